@@ -1,0 +1,9 @@
+//! `routes.toml`: as written, and as meant. Every problem is reported at once, with its line.
+
+mod read;
+mod route;
+
+pub use read::{Problem, Severity};
+pub use route::{
+    ApiDefaults, ConnectorKind, CredentialKind, CredentialSpec, Injection, Route, RouteConfig, Unmapped, Upstream, parse,
+};

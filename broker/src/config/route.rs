@@ -1,0 +1,629 @@
+//! Routes, credentials and declared tools.
+
+use std::{
+    collections::{BTreeMap, HashMap},
+    net::SocketAddr,
+    path::PathBuf,
+    sync::Arc,
+    time::Duration,
+};
+
+use aegis_action::{AccessClass, Risk, SourceTrust};
+use aegis_connectors::{Entry, ParamType, Parameter};
+use http::HeaderName;
+use ipnet::IpNet;
+use toml::{
+    Spanned,
+    de::{DeTable, DeValue},
+};
+
+use super::read::{Problem, Reader, Severity, line};
+
+/// Everything `routes.toml` says, as meant.
+#[derive(Debug, Clone)]
+pub struct RouteConfig {
+    /// In file order.
+    pub routes: Vec<Arc<Route>>,
+    /// By name.
+    pub credentials: BTreeMap<String, Arc<CredentialSpec>>,
+    /// The user's own functions, for SDK calls.
+    pub tools: Vec<Arc<Entry>>,
+    /// What applies to SDK calls of declared tools.
+    pub api: ApiDefaults,
+}
+
+/// Defaults for calls that belong to no route.
+#[derive(Debug, Clone)]
+pub struct ApiDefaults {
+    /// Base trust of SDK calls to declared tools.
+    pub default_trust: SourceTrust,
+    /// How long an asked approval lives.
+    pub approval_ttl: Duration,
+}
+
+/// One route: where requests come in, whose grammar they speak, where they go.
+#[derive(Debug, Clone)]
+pub struct Route {
+    /// First path segment of the base URL, and the label everywhere.
+    pub name: String,
+    /// Whose grammar.
+    pub connector: ConnectorKind,
+    /// Where to.
+    pub upstream: Upstream,
+    /// Name of the credential that is injected; `None` sends none.
+    pub credential: Option<String>,
+    /// Base of the effective source trust.
+    pub default_trust: SourceTrust,
+    /// Hosts that select this route, lower case, without port.
+    pub hosts: Vec<String>,
+    /// A listener of the route's own.
+    pub listen: Option<SocketAddr>,
+    /// What happens to requests the connector does not know.
+    pub unmapped: Unmapped,
+    /// Internal addresses that this route may dial.
+    pub allow_internal: Vec<IpNet>,
+    /// Additional trust anchors for the upstream, PEM.
+    pub ca_file: Option<PathBuf>,
+    /// Time for the whole request body to arrive.
+    pub body_timeout: Duration,
+    /// Time for the upstream to connect, and between two reads of its answer.
+    pub upstream_timeout: Duration,
+    /// Upper bound for buffered bodies, bytes.
+    pub max_body: usize,
+    /// How long an asked approval lives.
+    pub approval_ttl: Duration,
+    /// Line in the file, for messages.
+    pub line: usize,
+}
+
+/// Whose grammar a route speaks.
+#[derive(Debug, Clone, Copy, PartialEq, Eq, serde::Serialize)]
+#[serde(rename_all = "snake_case")]
+pub enum ConnectorKind {
+    /// GitHub's REST API.
+    Github,
+    /// Any HTTP API, by method and URL.
+    Http,
+}
+
+/// What happens to a request that the connector cannot map.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Unmapped {
+    /// Denied.
+    Deny,
+    /// Becomes `http.<method>` on the normalised URL, and policy decides.
+    Http,
+}
+
+/// Where a route goes.
+#[derive(Debug, Clone, PartialEq, Eq, Hash)]
+pub struct Upstream {
+    /// TLS or not.
+    pub tls: bool,
+    /// Lower-case host name, or an address without brackets.
+    pub host: String,
+    /// Port.
+    pub port: u16,
+    /// Path in front of every request, without a slash at the end.
+    pub base_path: String,
+}
+
+impl Upstream {
+    /// `Host` for the upstream: the port only where it is not the scheme's own.
+    pub fn authority(&self) -> String {
+        let host = if self.host.contains(':') { format!("[{}]", self.host) } else { self.host.clone() };
+        if self.port == if self.tls { 443 } else { 80 } { host } else { format!("{host}:{}", self.port) }
+    }
+    /// `scheme://authority`.
+    pub fn origin(&self) -> String {
+        format!("{}://{}", if self.tls { "https" } else { "http" }, self.authority())
+    }
+}
+
+/// A credential as routes name it: where its bytes are and how they are sent.
+#[derive(Debug, Clone)]
+pub struct CredentialSpec {
+    /// Name.
+    pub name: String,
+    /// Vault adapter: `embedded`, `env`, `file`.
+    pub vault: String,
+    /// Key in that vault.
+    pub key: String,
+    /// How it is sent.
+    pub kind: CredentialKind,
+    /// Line in the file.
+    pub line: usize,
+}
+
+/// How a credential is sent.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub enum CredentialKind {
+    /// `Authorization: <scheme> <value>`; the scheme is `Bearer` unless said.
+    Bearer {
+        /// `Bearer`, `token`, …
+        scheme: String,
+    },
+    /// `Authorization: Basic base64(username:value)`.
+    Basic {
+        /// User.
+        username: String,
+    },
+    /// A header of its own.
+    Header {
+        /// Lower-case name.
+        name: HeaderName,
+        /// Put in front of the value.
+        prefix: String,
+    },
+    /// A query parameter.
+    Query {
+        /// Name.
+        name: String,
+    },
+}
+
+/// Short name of a [`CredentialKind`], as in the file.
+pub type Injection = &'static str;
+
+impl CredentialKind {
+    /// The word used in `routes.toml`.
+    pub fn word(&self) -> Injection {
+        match self {
+            Self::Bearer { .. } => "bearer",
+            Self::Basic { .. } => "basic",
+            Self::Header { .. } => "header",
+            Self::Query { .. } => "query",
+        }
+    }
+}
+
+/// Reads the file. All errors at once, in line order; warnings come with a usable result.
+pub fn parse(file: &str, text: &str) -> Result<(RouteConfig, Vec<Problem>), Vec<Problem>> {
+    let mut problems = Vec::new();
+    let root = match DeTable::parse(text) {
+        Ok(root) => root,
+        Err(e) => {
+            let at = e.span().map_or(0, |s| s.start);
+            let message = e.message().to_owned();
+            return Err(vec![Problem { file: file.into(), line: line(text, at), message, severity: Severity::Error }]);
+        }
+    };
+    let at = root.span();
+    let table = root.into_inner();
+    let mut config = RouteConfig {
+        routes: Vec::new(),
+        credentials: BTreeMap::new(),
+        tools: Vec::new(),
+        api: ApiDefaults { default_trust: SourceTrust::UntrustedExternal, approval_ttl: APPROVAL_TTL },
+    };
+    let mut sections: Vec<(&'static str, Spanned<DeValue<'_>>)> = Vec::new();
+    {
+        let mut top = Reader::new(file, text, &table, at, "the file", &mut problems);
+        for section in ["credential", "route", "tool"] {
+            match top.get(section) {
+                None => {}
+                Some(value) if matches!(value.get_ref(), DeValue::Array(_)) => sections.push((section, value.clone())),
+                Some(_) => top.error_at(section, format!("write `[[{section}]]`, once per {section}")),
+            }
+        }
+        if let Some(value) = top.get("api") {
+            sections.push(("api", value.clone()));
+        }
+        top.finish();
+    }
+    for (section, value) in &sections {
+        for (table, at) in tables(value) {
+            let reader = Reader::new(file, text, table, at, section, &mut problems);
+            match *section {
+                "credential" => read_credential(reader, &mut config),
+                "route" => read_route(reader, &mut config),
+                "tool" => read_tool(reader, &mut config),
+                _ => read_api(reader, &mut config),
+            }
+        }
+    }
+    cross_check(file, &config, &mut problems);
+    problems.sort_by_key(|p| p.line);
+    if problems.iter().any(|p| p.severity == Severity::Error) { Err(problems) } else { Ok((config, problems)) }
+}
+
+fn tables<'v>(value: &'v Spanned<DeValue<'v>>) -> Vec<(&'v DeTable<'v>, std::ops::Range<usize>)> {
+    match value.get_ref() {
+        DeValue::Table(table) => vec![(table, value.span())],
+        DeValue::Array(items) => items
+            .iter()
+            .filter_map(|item| match item.get_ref() {
+                DeValue::Table(table) => Some((table, item.span())),
+                _ => None,
+            })
+            .collect(),
+        _ => Vec::new(),
+    }
+}
+
+fn read_credential(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
+    let name = r.required("name");
+    r.named(format!("credential `{name}`"));
+    check_label(&mut r, "name", &name);
+    let vault = r.word("vault", "`embedded`, `env` or `file`", |w| {
+        ["embedded", "env", "file"].contains(&w).then(|| w.to_owned())
+    });
+    let key = r.string("key");
+    if vault.as_deref().is_some_and(|v| v != "embedded") && key.is_none() {
+        r.error_at("vault", "`key` is required: the variable's name or the file's path".into());
+    }
+    let kind_word = r.string("kind").unwrap_or_else(|| "bearer".into());
+    let kind = match kind_word.as_str() {
+        "bearer" => Some(CredentialKind::Bearer { scheme: r.string("scheme").unwrap_or_else(|| "Bearer".into()) }),
+        "basic" => Some(CredentialKind::Basic { username: r.required("username") }),
+        "header" => {
+            let text = r.required("header");
+            match HeaderName::from_bytes(text.to_ascii_lowercase().as_bytes()) {
+                Ok(header) if !FRAMING.contains(&header.as_str()) => {
+                    Some(CredentialKind::Header { name: header, prefix: r.string("prefix").unwrap_or_default() })
+                }
+                _ => {
+                    r.error_at("header", format!("`{text}` cannot carry a credential"));
+                    None
+                }
+            }
+        }
+        "query" => Some(CredentialKind::Query { name: r.required("parameter") }),
+        other => {
+            r.error_at("kind", format!("`kind` is `{other}`, expected `bearer`, `basic`, `header` or `query`"));
+            None
+        }
+    };
+    let at = r.line_of("name");
+    if config.credentials.contains_key(&name) {
+        r.error_at("name", format!("`{name}` is declared twice"));
+    }
+    r.finish();
+    if let Some(kind) = kind {
+        let vault = vault.unwrap_or_else(|| "embedded".into());
+        let spec = CredentialSpec { key: key.unwrap_or_else(|| name.clone()), name: name.clone(), vault, kind, line: at };
+        config.credentials.insert(name, Arc::new(spec));
+    }
+}
+
+fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
+    let name = r.required("name");
+    r.named(format!("route `{name}`"));
+    check_label(&mut r, "name", &name);
+    if RESERVED.contains(&name.as_str()) {
+        r.error_at("name", format!("`{name}` is a path of the gateway's own API"));
+    }
+    let connector = r
+        .word("connector", "`github` or `http`", |w| match w {
+            "github" => Some(ConnectorKind::Github),
+            "http" => Some(ConnectorKind::Http),
+            _ => None,
+        })
+        .unwrap_or(ConnectorKind::Http);
+    let plaintext = r.boolean("danger_plaintext_upstream").unwrap_or(false);
+    let url = r.required("upstream");
+    let upstream = match parse_upstream(&url, plaintext) {
+        Ok(upstream) => Some(upstream),
+        Err(message) if !url.is_empty() => {
+            r.error_at("upstream", message);
+            None
+        }
+        Err(_) => None,
+    };
+    let credential = r.string("credential");
+    let default_trust = r
+        .word("default_trust", "a source trust label such as `semi_trusted_customer`", SourceTrust::parse)
+        .unwrap_or(SourceTrust::Unknown);
+    let mut hosts = Vec::new();
+    for host in r.strings("hosts") {
+        if is_host_name(&host) {
+            hosts.push(host);
+        } else {
+            r.error_at("hosts", format!("`{host}` is not a lower-case host name without port or final dot"));
+        }
+    }
+    let listen = r.word("listen", "an address and port such as `127.0.0.1:8090`", |w| w.parse::<SocketAddr>().ok());
+    let unmapped = r
+        .word("unmapped", "`deny` or `http`", |w| match w {
+            "deny" => Some(Unmapped::Deny),
+            "http" => Some(Unmapped::Http),
+            _ => None,
+        })
+        .unwrap_or(Unmapped::Deny);
+    let mut allow_internal = Vec::new();
+    for block in r.strings("allow_internal") {
+        match block.parse::<IpNet>() {
+            Ok(net) => allow_internal.push(net),
+            Err(_) => r.error_at("allow_internal", format!("`{block}` is not a CIDR block such as `10.1.0.0/16`")),
+        }
+    }
+    let ca_file = r.string("ca_file").map(PathBuf::from);
+    let body_timeout = seconds(&mut r, "body_timeout_seconds", 30);
+    let upstream_timeout = seconds(&mut r, "upstream_timeout_seconds", 60);
+    let approval_ttl = r.integer("approval_ttl_seconds", (10, 7 * 86_400)).map_or(APPROVAL_TTL, Duration::from_secs);
+    let max_body = r.integer("max_body_bytes", (1, 256 << 20)).unwrap_or(64 << 20) as usize;
+    let at = r.line_of("name");
+    if config.routes.iter().any(|other| other.name == name) {
+        r.error_at("name", format!("`{name}` is declared twice"));
+    }
+    for host in &hosts {
+        if let Some(other) = config.routes.iter().find(|other| other.hosts.contains(host)) {
+            let message = format!("host `{host}` belongs to route `{}` already", other.name);
+            r.error_at("hosts", message);
+        }
+    }
+    if let Some(addr) = listen.filter(|a| a.port() != 0)
+        && let Some(other) = config.routes.iter().find(|other| other.listen == Some(addr))
+    {
+        let message = format!("`{addr}` is the listener of route `{}` already", other.name);
+        r.error_at("listen", message);
+    }
+    r.finish();
+    let Some(upstream) = upstream else { return };
+    config.routes.push(Arc::new(Route {
+        name,
+        connector,
+        upstream,
+        credential,
+        default_trust,
+        hosts,
+        listen,
+        unmapped,
+        allow_internal,
+        ca_file,
+        body_timeout,
+        upstream_timeout,
+        max_body,
+        approval_ttl,
+        line: at,
+    }));
+}
+
+fn read_tool(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
+    let qualified = r.required("name");
+    r.named(format!("tool `{qualified}`"));
+    let Some((tool, action)) = qualified.split_once('.').filter(|(t, a)| is_label(t) && is_action_name(a)) else {
+        r.error_at("name", format!("`{qualified}` must be `tool.action`"));
+        return r.finish();
+    };
+    if ["github", "http"].contains(&tool) {
+        r.error_at("name", format!("`{tool}` is a system of the catalog; choose another tool name"));
+    }
+    let class = r.word("class", "`read`, `write`, `delete`, `admin`, `mint`, `persist` or `money`", |w| {
+        AccessClass::ALL.into_iter().find(|c| c.as_str() == w)
+    });
+    let risk = r.word("risk", "`low`, `medium`, `high` or `critical`", |w| {
+        Risk::ALL.into_iter().find(|risk| risk.as_str() == w)
+    });
+    let resource = r.string("resource");
+    let resource_type = r.string("resource_type");
+    let summary = r.string("description").unwrap_or_default();
+    let mut parameters = BTreeMap::new();
+    if let Some(value) = r.get("parameters") {
+        match value.get_ref() {
+            DeValue::Table(table) => {
+                for (key, ty) in table.iter() {
+                    let word = match ty.get_ref() {
+                        DeValue::String(s) => s.as_ref(),
+                        _ => "",
+                    };
+                    match param_type(word) {
+                        Some(ty) => {
+                            parameters.insert(key.get_ref().to_string(), Parameter { ty, required: false });
+                        }
+                        None => r.error_at(
+                            "parameters",
+                            format!("`{}` must be \"string\", \"integer\", \"boolean\" or \"strings\"", key.get_ref()),
+                        ),
+                    }
+                }
+            }
+            _ => r.error_at("parameters", "`parameters` must be a table of name = \"type\"".into()),
+        }
+    }
+    for required in ["class", "risk"] {
+        if r.get(required).is_none() {
+            r.error_at(required, format!("`{required}` is required"));
+        }
+    }
+    if config.tools.iter().any(|t| t.tool.as_ref() == tool && t.name == action) {
+        r.error_at("name", format!("`{qualified}` is declared twice"));
+    }
+    r.finish();
+    let (Some(class), Some(risk)) = (class, risk) else { return };
+    let ty: Arc<str> = resource_type.map_or_else(|| format!("Tool::{}", capitalised(tool)), |t| t).into();
+    config.tools.push(Arc::new(Entry {
+        tool: tool.into(),
+        name: action.to_owned(),
+        operation: qualified.clone(),
+        summary,
+        wire: format!("sdk {qualified}"),
+        class,
+        risk,
+        mutates_state: class != AccessClass::Read,
+        resource_types: resource.iter().map(|_| ty.clone()).collect(),
+        resource,
+        parameters,
+        facts: BTreeMap::new(),
+    }));
+}
+
+fn read_api(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
+    r.named("[api]".into());
+    if let Some(trust) = r.word("default_trust", "a source trust label", SourceTrust::parse) {
+        config.api.default_trust = trust;
+    }
+    if let Some(ttl) = r.integer("approval_ttl_seconds", (10, 7 * 86_400)) {
+        config.api.approval_ttl = Duration::from_secs(ttl);
+    }
+    r.finish();
+}
+
+fn cross_check(file: &str, config: &RouteConfig, problems: &mut Vec<Problem>) {
+    let mut used: HashMap<&str, usize> = HashMap::new();
+    for route in &config.routes {
+        let Some(name) = &route.credential else { continue };
+        *used.entry(name).or_default() += 1;
+        if !config.credentials.contains_key(name) {
+            problems.push(Problem {
+                file: file.to_owned(),
+                line: route.line,
+                message: format!("route `{}`: credential `{name}` is not declared; add a `[[credential]]` of that name", route.name),
+                severity: Severity::Error,
+            });
+        }
+    }
+    for spec in config.credentials.values().filter(|spec| !used.contains_key(spec.name.as_str())) {
+        problems.push(Problem {
+            file: file.to_owned(),
+            line: spec.line,
+            message: format!("credential `{}` is used by no route", spec.name),
+            severity: Severity::Warning,
+        });
+    }
+}
+
+fn parse_upstream(url: &str, plaintext: bool) -> Result<Upstream, String> {
+    let (tls, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
+        (Some(rest), _) => (true, rest),
+        (None, Some(rest)) if plaintext => (false, rest),
+        (None, Some(_)) => {
+            return Err("`http://` sends the credential in the clear; use `https://`, or set `danger_plaintext_upstream = true`".into());
+        }
+        _ => return Err(format!("`{url}` is not an `https://` URL")),
+    };
+    let (authority, path) = rest.find('/').map_or((rest, ""), |at| rest.split_at(at));
+    if authority.contains('@') || rest.contains(['?', '#', '\\']) {
+        return Err(format!("`{url}` must be scheme, host, port and path only"));
+    }
+    let (host, port) = if let Some(bracketed) = authority.strip_prefix('[') {
+        let (host, after) = bracketed.split_once(']').ok_or_else(|| format!("`{authority}` lacks `]`"))?;
+        host.parse::<std::net::Ipv6Addr>().map_err(|_| format!("`{host}` is not an IPv6 address"))?;
+        (host, after.strip_prefix(':'))
+    } else {
+        authority.split_once(':').map_or((authority, None), |(host, port)| (host, Some(port)))
+    };
+    if !host.contains(':') && !is_host_name(host) {
+        return Err(format!("`{host}` is not a lower-case host name"));
+    }
+    let port = match port {
+        None => if tls { 443 } else { 80 },
+        Some(text) => text.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(|| format!("`{text}` is not a port"))?,
+    };
+    let base_path = path.trim_end_matches('/').to_owned();
+    if base_path.split('/').any(|s| s == "." || s == ".." ) || base_path.contains("//") || base_path.contains('%') {
+        return Err(format!("`{path}` is not a plain path"));
+    }
+    Ok(Upstream { tls, host: host.to_owned(), port, base_path })
+}
+
+fn is_host_name(host: &str) -> bool {
+    (1..=253).contains(&host.len())
+        && host.split('.').all(|label| {
+            (1..=63).contains(&label.len())
+                && !label.starts_with('-')
+                && !label.ends_with('-')
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        })
+}
+
+fn check_label(r: &mut Reader<'_, '_>, key: &'static str, name: &str) {
+    if !name.is_empty() && !is_label(name) {
+        r.error_at(key, format!("`{name}` must be 1 to 64 of a-z, 0-9, `_` and `-`"));
+    }
+}
+
+fn is_label(name: &str) -> bool {
+    (1..=64).contains(&name.len())
+        && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
+}
+
+fn is_action_name(name: &str) -> bool {
+    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
+}
+
+fn param_type(word: &str) -> Option<ParamType> {
+    Some(match word {
+        "string" => ParamType::String,
+        "integer" => ParamType::Integer,
+        "boolean" => ParamType::Boolean,
+        "strings" => ParamType::List(Box::new(ParamType::String)),
+        _ => return None,
+    })
+}
+
+fn capitalised(word: &str) -> String {
+    word.split(['-', '_'])
+        .filter_map(|part| part.chars().next().map(|c| c.to_ascii_uppercase().to_string() + part.get(1..).unwrap_or_default()))
+        .collect()
+}
+
+fn seconds(r: &mut Reader<'_, '_>, key: &'static str, default: u64) -> Duration {
+    Duration::from_secs(r.integer(key, (1, 3600)).unwrap_or(default))
+}
+
+const APPROVAL_TTL: Duration = Duration::from_secs(900);
+/// Headers that frame a message or name its target.
+const FRAMING: [&str; 8] =
+    ["host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "expect"];
+/// First path segments that the gateway answers itself.
+const RESERVED: [&str; 8] = ["v1", "log", "health", "ready", "metrics", "openapi.json", "console", "sdk"];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn every_problem_is_reported_at_once_with_its_line() {
+        let text = r#"
+[[route]]
+name = "GitHub"
+connector = "gitlab"
+upstream = "http://api.github.com"
+credential = "github"
+hots = ["api.github.com"]
+hosts = ["API.github.com", "ok.example"]
+[[credential]]
+name = "other"
+kind = "smoke"
+"#;
+        let problems = parse("routes.toml", text).unwrap_err();
+        let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
+        for (line, needle) in [
+            (3, "must be 1 to 64"),
+            (4, "`gitlab`"),
+            (5, "danger_plaintext_upstream"),
+            (7, "did you mean `hosts`"),
+            (8, "`API.github.com`"),
+            (11, "`smoke`"),
+        ] {
+            assert!(lines.iter().any(|l| l.starts_with(&format!("routes.toml:{line}:")) && l.contains(needle)), "{line} {needle}: {lines:#?}");
+        }
+    }
+
+    #[test]
+    fn a_route_needs_its_credential_declared() {
+        let text = "[[route]]\nname=\"a\"\nupstream=\"https://a.example\"\ncredential=\"x\"\n";
+        let problems = parse("f", text).unwrap_err();
+        assert_eq!(problems[0].line, 2);
+        assert!(problems[0].message.contains("`x` is not declared"), "{}", problems[0]);
+    }
+
+    #[test]
+    fn upstreams_are_split_strictly() {
+        let ok = parse_upstream("https://api.example:8443/v3/", false).unwrap();
+        assert_eq!((ok.host.as_str(), ok.port, ok.base_path.as_str()), ("api.example", 8443, "/v3"));
+        assert_eq!(ok.authority(), "api.example:8443");
+        for bad in ["ftp://x", "https://u@x", "https://x/../y", "https://", "https://x:0", "https://x.", "https://x?y", "https://a//b//c"] {
+            assert!(parse_upstream(bad, true).is_err(), "{bad}");
+        }
+    }
+
+    #[test]
+    fn declared_tools_are_entries() {
+        let text = "[[tool]]\nname=\"deploy.start\"\nclass=\"write\"\nrisk=\"high\"\nresource=\"{service}\"\n[tool.parameters]\nservice=\"string\"\ncount=\"integer\"\n";
+        let (config, _) = parse("f", text).unwrap();
+        assert_eq!(config.tools[0].parameters["count"].ty, ParamType::Integer);
+        assert!(config.tools[0].mutates_state);
+    }
+}
