@@ -89,4 +89,7 @@ pub enum VaultError {
     /// The key is not one that the adapter can hold.
     #[error("bad key: {0}")]
     BadKey(String),
+    /// The value is not one that can be sent as a credential (empty, too long, control bytes).
+    #[error("bad value: {0}")]
+    BadValue(String),
 }

@@ -6,6 +6,7 @@
 //! same strict parse, so that what was judged is what is sent.
 
 mod connector;
+pub mod declared;
 pub mod github;
 pub mod http_generic;
 

@@ -180,7 +180,7 @@ def reflections(authorization: str) -> list[str]:
     """The header as a careless or hostile upstream might hand it back."""
     token = authorization.rpartition(" ")[2]
     forms = []
-    for text in (authorization, token, f"x-access-token:{token}", f"a{token}"):
+    for text in (authorization, token, f"x-access-token:{token}", f"id{token}"):
         raw = text.encode()
         forms += [
             text,

@@ -104,6 +104,12 @@ pub enum Reason {
     Forbidden,
     /// The policies could not be evaluated on this input.
     PolicyError,
+    /// A fact that the policies read could not be had.
+    FactUnavailable,
+    /// An approval was at hand when the policies were asked, and used or withdrawn before it counted.
+    ApprovalUsed,
+    /// The gateway's own read of a fact, on behalf of a decision.
+    Fact,
 }
 
 impl Reason {
@@ -115,6 +121,9 @@ impl Reason {
             Self::NoPermit => "no_permit",
             Self::Forbidden => "forbidden",
             Self::PolicyError => "policy_error",
+            Self::FactUnavailable => "fact_unavailable",
+            Self::ApprovalUsed => "approval_used",
+            Self::Fact => "fact",
         }
     }
 }

@@ -1,0 +1,46 @@
+//! Masks what people need not see: values that look like secrets by their name.
+
+use serde_json::{Map, Value};
+
+/// A copy with the values of secret-like members replaced; the flag says whether any was.
+pub fn masked(parameters: &Map<String, Value>) -> (Map<String, Value>, bool) {
+    let mut any = false;
+    let out = parameters.iter().map(|(k, v)| (k.clone(), mask_member(k, v, &mut any))).collect();
+    (out, any)
+}
+
+fn mask_member(key: &str, value: &Value, any: &mut bool) -> Value {
+    if is_secret_name(key) && !value.is_null() && !value.is_boolean() {
+        *any = true;
+        return Value::String(MASK.into());
+    }
+    match value {
+        Value::Object(map) => Value::Object(map.iter().map(|(k, v)| (k.clone(), mask_member(k, v, any))).collect()),
+        Value::Array(items) => Value::Array(items.iter().map(|v| mask_member("", v, any)).collect()),
+        other => other.clone(),
+    }
+}
+
+fn is_secret_name(key: &str) -> bool {
+    let key = key.to_ascii_lowercase();
+    NAMES.iter().any(|name| key.contains(name))
+}
+
+const MASK: &str = "[masked]";
+const NAMES: [&str; 10] = [
+    "secret", "token", "password", "passwd", "private_key", "encrypted_value", "credential", "authorization", "api_key", "apikey",
+];
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use serde_json::json;
+
+    #[test]
+    fn secret_like_members_are_masked_at_any_depth() {
+        let Value::Object(parameters) = json!({"title":"t","config":{"secret":"s","url":"u"},"list":[{"client_secret":"x"}],"n":1}) else { panic!() };
+        let (out, any) = masked(&parameters);
+        assert!(any);
+        assert_eq!(Value::Object(out), json!({"title":"t","config":{"secret":"[masked]","url":"u"},"list":[{"client_secret":"[masked]"}],"n":1}));
+    }
+}

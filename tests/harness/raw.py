@@ -1,0 +1,118 @@
+"""Bytes in, bytes out: a client with no opinion about HTTP."""
+
+from __future__ import annotations
+
+import itertools
+import socket
+import time
+from dataclasses import dataclass, field
+
+
+@dataclass
+class Answer:
+    """What came back on one connection."""
+
+    raw: bytes
+    closed: bool
+    status: int = 0
+    headers: dict[str, str] = field(default_factory=dict)
+    body: bytes = b""
+    rest: bytes = b""
+
+    def header(self, name: str) -> str | None:
+        return self.headers.get(name.lower())
+
+
+# Refusals without a credential are counted per source network, so every exchange
+# can come from a network of its own: all of 127/8 is loopback.
+_sources = itertools.count(2)
+
+
+def own_source() -> str:
+    number = next(_sources)
+    return f"127.{1 + number // 250 % 250}.{number % 250}.1"
+
+
+def exchange(
+    address: str, data: bytes, seconds: float = 10, source: str | None = None, quiet: float | None = None, half_close: bool = False
+) -> Answer:
+    """Sends `data` and reads one whole answer, or until the peer closes or `seconds` pass.
+
+    `quiet` ends the wait that many seconds after the answer is complete, to see whether more
+    follows or the peer closes.
+    """
+    host, _, port = address.rpartition(":")
+    with socket.create_connection((host, int(port)), timeout=seconds, source_address=(source or own_source(), 0)) as sock:
+        try:
+            sock.sendall(data)
+            if half_close:
+                sock.shutdown(socket.SHUT_WR)
+        except OSError:
+            pass  # refused before all of it was taken: the answer still counts
+        return receive(sock, seconds, quiet, b"HEAD " == data[:5])
+
+
+def receive(sock: socket.socket, seconds: float, quiet: float | None, bodiless: bool) -> Answer:
+    raw, end = b"", time.monotonic() + seconds
+    while (left := end - time.monotonic()) > 0:
+        answer = parse(raw, bodiless)
+        if answer is not None:
+            if quiet is None:
+                return answer
+            left, quiet = min(left, quiet), quiet
+        sock.settimeout(left)
+        try:
+            piece = sock.recv(65536)
+        except TimeoutError:
+            break
+        except OSError:
+            piece = b""
+        if not piece:
+            return parse(raw, bodiless, closed=True) or Answer(raw, closed=True)
+        raw += piece
+    return parse(raw, bodiless) or Answer(raw, closed=False)
+
+
+def parse(raw: bytes, bodiless: bool = False, closed: bool = False) -> Answer | None:
+    """The first final answer in `raw` if it is complete."""
+    head, mark, rest = raw.partition(b"\r\n\r\n")
+    if not mark:
+        return None
+    line, *fields = head.decode("latin-1").split("\r\n")
+    status = int(line.split(" ")[1]) if line.startswith("HTTP/1.") and line[9:12].isdigit() else 0
+    if 100 <= status < 200 and status != 101:
+        inner = parse(rest, bodiless, closed)
+        return inner and Answer(raw, closed, inner.status, inner.headers, inner.body, inner.rest)
+    headers = {name.strip().lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
+    answer = Answer(raw, closed, status, headers)
+    if bodiless or status in (204, 304):
+        answer.rest = rest
+    elif headers.get("transfer-encoding", "").lower() == "chunked":
+        taken = unchunk(rest)
+        if taken is None:
+            return None if not closed else answer
+        answer.body, answer.rest = taken
+    elif "content-length" in headers:
+        length = int(headers["content-length"])
+        if len(rest) < length and not closed:
+            return None
+        answer.body, answer.rest = rest[:length], rest[length:]
+    elif closed:
+        answer.body = rest
+    else:
+        return None
+    return answer
+
+
+def unchunk(data: bytes) -> tuple[bytes, bytes] | None:
+    body = b""
+    while True:
+        size, mark, data = data.partition(b"\r\n")
+        if not mark:
+            return None
+        length = int(size.partition(b";")[0], 16)
+        if len(data) < length + 2:
+            return None
+        body, data = body + data[:length], data[length + 2 :]
+        if length == 0:
+            return body, data
