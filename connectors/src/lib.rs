@@ -9,5 +9,6 @@ mod connector;
 pub mod declared;
 pub mod github;
 pub mod http_generic;
+mod wire;
 
 pub use connector::*;

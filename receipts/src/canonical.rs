@@ -13,7 +13,7 @@ pub(crate) fn walk_object<'a>(bytes: &'a [u8], visit: &mut dyn FnMut(&'a str, &'
     if text.as_bytes().first() != Some(&b'{') {
         return Err("not a JSON object".into());
     }
-    if Walk { text, at: 0, strict: true }.whole().is_none() {
+    if (Walk { text, at: 0, strict: true }).whole().is_none() {
         let value = parse_strict(bytes).map_err(|e| e.to_string())?;
         if canonicalize(&value).map_err(|e| e.to_string())? != bytes {
             return Err("not in canonical form".into());

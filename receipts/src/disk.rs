@@ -60,7 +60,7 @@ pub trait DiskFile: Send + Sync {
 /// Held as long as the directory is ours.
 pub trait DiskLock: Send + Sync {}
 
-impl dyn DiskFile {
+impl dyn DiskFile + '_ {
     /// Writes all of `bytes`, going on after a short write.
     pub(crate) fn write_all_at(&self, mut bytes: &[u8], mut offset: u64) -> io::Result<()> {
         while !bytes.is_empty() {

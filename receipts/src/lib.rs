@@ -6,6 +6,7 @@
 //! checks the whole record from nothing but its files. Formats: `docs/receipts.md`.
 
 mod canonical;
+mod chain;
 mod commit;
 mod disk;
 mod error;

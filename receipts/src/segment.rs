@@ -5,7 +5,7 @@
 
 use std::{io, path::Path, path::PathBuf, sync::Arc};
 
-use crate::{disk::DiskFile, leaf::MAX_LEAF_BYTES};
+use crate::disk::DiskFile;
 
 /// Records per entry bundle, and between two known offsets.
 pub(crate) const BUNDLE: u32 = 256;
@@ -51,6 +51,7 @@ pub(crate) struct Records {
     buf: Vec<u8>,
     /// Offset of `buf` in the file.
     buf_at: u64,
+    chunk: usize,
 }
 
 /// What stands at the reader's place.
@@ -70,7 +71,12 @@ pub(crate) enum Next<'a> {
 
 impl Records {
     pub(crate) fn new(file: Arc<dyn DiskFile>, at: u64, limit: u64) -> Self {
-        Self { file, limit, at, buf: Vec::new(), buf_at: at }
+        Self { file, limit, at, buf: Vec::new(), buf_at: at, chunk: CHUNK }
+    }
+
+    /// Reads this many bytes at a time instead of 1 MiB.
+    pub(crate) fn with_chunk(self, chunk: usize) -> Self {
+        Self { chunk, ..self }
     }
 
     /// Offset of the next record.
@@ -116,7 +122,7 @@ impl Records {
         if self.window().len() >= need {
             return Ok(());
         }
-        let chunk = CHUNK.min(usize::try_from(self.limit - self.at).unwrap_or(CHUNK)).max(need);
+        let chunk = self.chunk.min(usize::try_from(self.limit - self.at).unwrap_or(usize::MAX)).max(need);
         // Once per chunk; the few bytes of a split record are read again.
         self.buf.resize(chunk, 0);
         let got = self.file.read_full_at(&mut self.buf, self.at)?;
@@ -127,11 +133,11 @@ impl Records {
 }
 
 const CHUNK: usize = 1024 * 1024;
-const _: () = assert!(CHUNK > MAX_LEAF_BYTES + 2);
 
 #[cfg(test)]
 mod tests {
     use super::*;
+    use crate::leaf::MAX_LEAF_BYTES;
 
     #[test]
     fn names_sort_and_have_one_spelling() {

@@ -3,7 +3,6 @@
 use std::{
     collections::{BTreeMap, HashMap},
     net::SocketAddr,
-    path::PathBuf,
     sync::Arc,
     time::Duration,
 };
@@ -62,8 +61,6 @@ pub struct Route {
     pub unmapped: Unmapped,
     /// Internal addresses that this route may dial.
     pub allow_internal: Vec<IpNet>,
-    /// Additional trust anchors for the upstream, PEM.
-    pub ca_file: Option<PathBuf>,
     /// Time for the whole request body to arrive.
     pub body_timeout: Duration,
     /// Time for the upstream to connect, and between two reads of its answer.
@@ -337,7 +334,6 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
             Err(_) => r.error_at("allow_internal", format!("`{block}` is not a CIDR block such as `10.1.0.0/16`")),
         }
     }
-    let ca_file = r.string("ca_file").map(PathBuf::from);
     let body_timeout = seconds(&mut r, "body_timeout_seconds", 30);
     let upstream_timeout = seconds(&mut r, "upstream_timeout_seconds", 60);
     let approval_ttl = r.integer("approval_ttl_seconds", (10, 7 * 86_400)).map_or(APPROVAL_TTL, Duration::from_secs);
@@ -370,7 +366,6 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
         listen,
         unmapped,
         allow_internal,
-        ca_file,
         body_timeout,
         upstream_timeout,
         max_body,

@@ -5,7 +5,7 @@ use std::{
     sync::Arc,
 };
 
-use aegis_action::{Digest, SourceTrust, sha256};
+use aegis_action::{Digest, sha256};
 use aegis_connectors::{Connector, Entry};
 use cedar_policy::{Effect, Policy, PolicyId, PolicySet, Schema, ValidationMode, ValidationWarning, Validator, pst};
 use miette::Diagnostic;
@@ -15,16 +15,11 @@ use super::{
     entities::TypeNames,
     reads::{Reads, is_gate},
     schema::Vocabulary,
-    scope::{ACTION, Actions, Scope, Uid},
-    suggest::did_you_mean,
+    scope::Scope,
     text::{Chunk, clauses, problem, split},
     types::{PolicyEffect, PolicyInfo, PolicySource, Problem, Warning},
 };
 
-/// `context.route` of an SDK call of a declared tool, which no route leads to.
-const NO_ROUTE: &str = "sdk";
-/// Annotations with a meaning.
-const ANNOTATIONS: [&str; 5] = ["id", "description", "reason", "require_approval", "quorum"];
 /// More people than this never agree on anything.
 const MAX_QUORUM: u32 = 10;
 
@@ -74,17 +69,18 @@ impl PolicyEngine {
 }
 
 /// A policy that parses, with where it stands.
-struct Draft<'s> {
+pub struct Draft<'s> {
     source: &'s PolicySource,
     chunk: Chunk,
-    loaded: Loaded,
+    pub loaded: Loaded,
 }
 
-struct Load<'v> {
-    vocabulary: &'v Vocabulary,
-    routes: &'v [String],
-    problems: Vec<Problem>,
-    warnings: Vec<Warning>,
+/// Policies being loaded, with what was found wrong so far.
+pub struct Load<'v> {
+    pub vocabulary: &'v Vocabulary,
+    pub routes: &'v [String],
+    pub problems: Vec<Problem>,
+    pub warnings: Vec<Warning>,
 }
 
 impl Load<'_> {
@@ -101,8 +97,7 @@ impl Load<'_> {
                     self.problem(&draft, 0, message, "give each policy an `@id` of its own");
                     continue;
                 }
-                self.check_names(&draft);
-                self.check_reads(&draft);
+                self.check(&draft);
                 drafts.push(draft);
             }
         }
@@ -187,75 +182,6 @@ impl Load<'_> {
         Some(Gate { group: group.clone(), quorum: quorum? })
     }
 
-    /// Every action must exist: a forbid on a misspelt name would forbid nothing.
-    fn check_names(&mut self, draft: &Draft<'_>) {
-        let scope = &draft.loaded.scope;
-        for named in scope.actions.uids() {
-            self.check_action(draft, named);
-            if matches!(scope.actions, Actions::Eq(_)) && self.vocabulary.is_group(&named.id) {
-                let help = format!("write `action in {named}`");
-                self.problem(draft, find(draft, &named.id), format!("`{}` is a group of actions", named.id), &help);
-            }
-        }
-        for name in &draft.loaded.reads.actions {
-            self.check_action(draft, &Uid { ty: ACTION.into(), id: name.clone() });
-        }
-        for name in draft.loaded.info.annotations.keys() {
-            if !ANNOTATIONS.contains(&name.as_str()) {
-                let help = did_you_mean(name, ANNOTATIONS);
-                let message = format!("`@{name}` has no meaning here");
-                self.warnings.push(Warning(place(draft, 0, message, help)));
-            }
-        }
-    }
-
-    fn check_action(&mut self, draft: &Draft<'_>, named: &Uid) {
-        if named.ty != ACTION {
-            let help = format!("write `{ACTION}::\"{}\"`", named.id);
-            return self.problem(draft, find(draft, &named.id), format!("`{}` is not a type of actions", named.ty), &help);
-        }
-        if self.vocabulary.entry(&named.id).is_none() && !self.vocabulary.is_group(&named.id) {
-            let help = did_you_mean(&named.id, self.vocabulary.names())
-                .unwrap_or_else(|| "`aegis actions search` finds names by words".into());
-            self.problem(draft, find(draft, &named.id), format!("no action or group is named `{}`", named.id), &help);
-        }
-    }
-
-    fn check_reads(&mut self, draft: &Draft<'_>) {
-        let reads = &draft.loaded.reads;
-        if let Some(whole) = reads.whole {
-            let message = format!("`{whole}` cannot be read as a whole");
-            self.problem(draft, 0, message, &format!("name the member that matters, e.g. `{whole}.name`"));
-        }
-        let by_group = match &draft.loaded.scope.actions {
-            Actions::Any => true,
-            some => some.uids().iter().any(|u| self.vocabulary.is_group(&u.id)),
-        };
-        if let (true, Some(member)) = (by_group, reads.needs_named_action()) {
-            let message = format!("a policy on a group of actions cannot read `context.{member}`");
-            let help = "name the actions: `action in [Action::\"github.merge_pull_request\", …]`";
-            self.problem(draft, find(draft, member), message, help);
-        }
-        for (member, label) in &reads.labels {
-            let known: Vec<&str> = match member.as_str() {
-                "source_trust" => SourceTrust::ALL.iter().map(|t| t.as_str()).collect(),
-                "route" => self.routes.iter().map(String::as_str).chain([NO_ROUTE]).collect(),
-                _ => continue,
-            };
-            if !known.contains(&label.as_str()) {
-                let help = did_you_mean(label, known.iter().copied())
-                    .unwrap_or_else(|| format!("it can be {}", known.join(", ")));
-                let message = format!("`context.{member}` is never `{label}`");
-                self.problem(draft, find(draft, label), message, &help);
-            }
-        }
-        if draft.loaded.gate.is_none() && reads.approval && draft.loaded.info.effect == PolicyEffect::Forbid {
-            let help = "add `@require_approval(\"group\")`, or nobody is ever asked";
-            let message = "an approval lifts this forbid, but nothing says whose".to_owned();
-            self.warnings.push(Warning(place(draft, find(draft, "approval"), message, Some(help.into()))));
-        }
-    }
-
     /// Cedar's strict validation. Policies with the same actions share a schema, so that
     /// each is checked against its own actions only.
     fn validate(&mut self, drafts: &[Draft<'_>]) {
@@ -286,8 +212,7 @@ impl Load<'_> {
         let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
         for error in result.validation_errors() {
             let Some(draft) = by_id.get(AsRef::<str>::as_ref(error.policy_id())) else { continue };
-            let known = self.did_you_mean_member(draft, &error.to_string());
-            self.problems.push(place(draft, offset(error), error.to_string(), known.or_else(|| help(error))));
+            self.problems.push(place(draft, offset(error), error.to_string(), help(error)));
         }
         for warning in result.validation_warnings() {
             let Some(draft) = by_id.get(AsRef::<str>::as_ref(warning.policy_id())) else { continue };
@@ -300,32 +225,8 @@ impl Load<'_> {
         }
     }
 
-    /// For a parameter or fact that does not exist: the nearest that does, or that policies cannot read it.
-    fn did_you_mean_member(&self, draft: &Draft<'_>, error: &str) -> Option<String> {
-        let entries: Vec<&Arc<Entry>> =
-            draft.loaded.scope.actions.uids().iter().filter_map(|u| self.vocabulary.entry(&u.id)).collect();
-        let reads = &draft.loaded.reads;
-        let quoted = |name: &str| error.contains(&format!("`{name}`")) || error.contains(&format!(".{name}`"));
-        for name in reads.parameters.iter().filter(|n| quoted(n)) {
-            if entries.iter().any(|e| e.parameters.get(name).is_some_and(|p| !super::schema::readable(&p.ty))) {
-                return Some(format!("the parameter `{name}` has no type that policies can read"));
-            }
-            let missing = entries.iter().find(|e| !e.parameters.contains_key(name));
-            if let Some(entry) = missing {
-                let known = entry.parameters.keys().map(String::as_str);
-                return did_you_mean(name, known).or_else(|| Some(listed("parameters", entry.parameters.keys())));
-            }
-        }
-        for name in reads.facts.iter().filter(|n| quoted(n)) {
-            if let Some(entry) = entries.iter().find(|e| !e.facts.contains_key(name)) {
-                let known = entry.facts.keys().map(String::as_str);
-                return did_you_mean(name, known).or_else(|| Some(listed("facts", entry.facts.keys())));
-            }
-        }
-        None
-    }
-
-    fn problem(&mut self, draft: &Draft<'_>, offset: usize, message: String, help: &str) {
+    /// Reports a problem at a byte offset of a policy.
+    pub fn problem(&mut self, draft: &Draft<'_>, offset: usize, message: String, help: &str) {
         self.problems.push(place(draft, offset, message, Some(help.to_owned())));
     }
 }
@@ -342,12 +243,13 @@ fn hash(sources: &[&PolicySource]) -> Digest {
     sha256(&bytes)
 }
 
-fn place(draft: &Draft<'_>, offset: usize, message: String, help: Option<String>) -> Problem {
+/// A problem or warning at a byte offset of a policy.
+pub fn place(draft: &Draft<'_>, offset: usize, message: String, help: Option<String>) -> Problem {
     problem(&draft.source.file, &draft.source.text, draft.chunk.start + offset, message, help)
 }
 
 /// Where a policy says a name; its start if it does not.
-fn find(draft: &Draft<'_>, name: &str) -> usize {
+pub fn find(draft: &Draft<'_>, name: &str) -> usize {
     let quoted = draft.chunk.text.find(&format!("\"{name}\""));
     quoted.or_else(|| draft.chunk.text.find(name)).unwrap_or(0)
 }
@@ -359,11 +261,6 @@ fn offset(error: &impl Diagnostic) -> usize {
 
 fn help(error: &impl Diagnostic) -> Option<String> {
     error.help().map(|h| h.to_string())
-}
-
-fn listed<'a>(what: &str, names: impl Iterator<Item = &'a String>) -> String {
-    let names: Vec<&str> = names.map(String::as_str).collect();
-    if names.is_empty() { format!("the action has no {what}") } else { format!("its {what} are {}", names.join(", ")) }
 }
 
 fn is_id(id: &str) -> bool {

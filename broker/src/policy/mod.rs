@@ -6,6 +6,7 @@
 //! missing fact are all a deny with a reason.
 
 mod cases;
+mod check;
 mod context;
 mod engine;
 mod entities;
@@ -18,6 +19,8 @@ mod reads;
 mod schema;
 mod scope;
 mod suggest;
+#[cfg(test)]
+mod tests;
 mod text;
 mod types;
 

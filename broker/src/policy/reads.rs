@@ -29,6 +29,8 @@ pub struct Reads {
     pub approval: bool,
     /// Actions and groups named in conditions.
     pub actions: BTreeSet<String>,
+    /// Every place below `context` that is read, in full.
+    pub paths: BTreeSet<Vec<String>>,
     /// String literals that a member of `context` is compared with: member and literal.
     pub labels: BTreeSet<(String, String)>,
 }
@@ -121,6 +123,9 @@ impl Reads {
     }
 
     fn read(&mut self, var: &Var, path: &[&str]) {
+        if *var == Var::Context {
+            self.paths.insert(path.iter().map(|p| (*p).to_owned()).collect());
+        }
         match (var, path) {
             (Var::Context, []) => self.whole = Some("context"),
             (Var::Context, ["parameters"]) => self.all_parameters = true,

@@ -22,6 +22,24 @@ use super::{
 /// Stands for "any action" in the schema; no catalog can have it, as names have no `*`.
 pub const ANY_ACTION: &str = "*";
 
+/// Attributes of an agent.
+pub const AGENT_ATTRIBUTES: [&str; 5] = ["owner", "environment", "risk_tier", "framework", "binding"];
+/// Members of `context`; `parameters` and `facts` only where the head names actions.
+pub const CONTEXT_MEMBERS: [&str; 10] = [
+    "source_trust",
+    "parameters",
+    "facts",
+    "amount",
+    "time",
+    "route",
+    "door",
+    "identity",
+    "approval",
+    "contains_sensitive_data",
+];
+/// Members of `context.time`: milliseconds since the epoch, hour of day, ISO weekday; UTC.
+pub const TIME_MEMBERS: [&str; 3] = ["ms", "hour", "weekday"];
+
 /// All that policies can name: actions, groups, types.
 pub struct Vocabulary {
     entries: HashMap<String, Arc<Entry>>,

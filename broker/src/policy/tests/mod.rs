@@ -1,0 +1,5 @@
+mod decisions;
+mod explanations;
+mod fake;
+mod loading;
+

@@ -1,0 +1,336 @@
+//! The head, read strictly: what Pingora lets pass and we do not.
+
+use std::net::Ipv6Addr;
+use std::sync::Arc;
+
+use aegis_action::SourceTrust;
+use aegis_broker::{
+    admit::Trace,
+    snapshot::{Scope, Snapshot},
+};
+use aegis_connectors::{Connector, Head, Plan, Refusal};
+use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
+use pingora_core::protocols::http::ServerSession;
+use pingora_proxy::Session;
+
+use crate::{conn::ConnState, reply::Reply};
+
+/// A head that passed.
+pub(crate) struct Request {
+    pub(crate) method: Method,
+    /// Origin-form, as sent.
+    pub(crate) path: String,
+    pub(crate) query: Option<String>,
+    /// Lower case, with port if one was sent.
+    pub(crate) host: String,
+    /// End-to-end headers only; the agent's credential is still among `credentials`.
+    pub(crate) headers: HeaderMap,
+    /// Headers in which clients put credentials.
+    pub(crate) credentials: HeaderMap,
+    pub(crate) content_length: Option<u64>,
+    pub(crate) has_body: bool,
+    pub(crate) expects_continue: bool,
+    pub(crate) trace: Trace,
+    pub(crate) declared_trust: Option<SourceTrust>,
+}
+
+/// Reads and checks the head of the session's request.
+pub(crate) fn read(session: &Session) -> Result<Request, Reply> {
+    if let ServerSession::H1(h1) = session.as_downstream() {
+        check_wire(&h1.get_headers_raw_bytes())?;
+    }
+    let head = session.req_header();
+    if ![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2].contains(&head.version) {
+        return Err(bad("bad_version", "unsupported HTTP version"));
+    }
+    let method = head.method.clone();
+    if !METHODS.contains(&method) {
+        return Err(Reply::refusal(StatusCode::METHOD_NOT_ALLOWED, "bad_method", "this method is never forwarded"));
+    }
+    let raw = std::str::from_utf8(head.raw_path()).map_err(|_| bad("bad_path", "the path is not ASCII"))?;
+    if !raw.starts_with('/') || raw.len() > MAX_TARGET || raw.bytes().any(|b| !(0x21..=0x7e).contains(&b)) || raw.contains('#') {
+        return Err(bad("bad_path", "the request target must be an origin-form path of visible ASCII"));
+    }
+    let (path, query) = raw.split_once('?').map_or((raw, None), |(p, q)| (p, Some(q)));
+    let host = host(&head.headers, head.version, head.uri.authority().map(|a| a.as_str()))?;
+    let (content_length, chunked) = framing_headers(&head.headers, head.version)?;
+    let has_body = chunked || content_length.is_some_and(|n| n > 0) || (head.version == Version::HTTP_2 && content_length.is_none() && !end_of_stream(session));
+    let (headers, credentials) = split(&head.headers)?;
+    Ok(Request {
+        path: path.to_owned(),
+        query: query.map(str::to_owned),
+        host,
+        content_length,
+        has_body,
+        expects_continue: expects_continue(&head.headers)?,
+        trace: trace(&headers, &head.headers)?,
+        declared_trust: declared_trust(&head.headers)?,
+        headers,
+        credentials,
+        method,
+    })
+}
+
+/// Whether the gateway itself answers: its own API, unless the listener belongs to a route.
+pub(crate) fn is_api(request: &Request, conn: &ConnState) -> bool {
+    conn.route().is_none() && (request.path.starts_with("/v1/") || API.contains(&request.path.as_str()))
+}
+
+/// The route: the listener's own, else by host, else the first segment of the path.
+pub(crate) fn route(snapshot: &Snapshot, request: &Request, conn: &ConnState) -> Result<Arc<Scope>, Reply> {
+    if let Some(name) = conn.route() {
+        return snapshot.by_name(name).cloned().ok_or_else(|| Reply::refusal(StatusCode::NOT_FOUND, "unknown_route", "this listener's route was removed"));
+    }
+    if let Some(scope) = snapshot.by_host(without_port(&request.host)) {
+        return Ok(scope.clone());
+    }
+    let name = request.path.trim_start_matches('/').split('/').next().unwrap_or_default();
+    snapshot
+        .by_name(name)
+        .filter(|_| request.path.strip_prefix('/').is_some_and(|p| p.starts_with(name)))
+        .cloned()
+        .ok_or_else(|| Reply::refusal(StatusCode::NOT_FOUND, "unknown_route", "no route of that name or host"))
+}
+
+/// The grammar that knows the request: the route's own, else generic HTTP where the route says so.
+pub(crate) fn plan(scope: &Scope, head: &Head<'_>) -> Result<(Arc<dyn Connector>, Plan), Refusal> {
+    match (scope.connector.plan(head), &scope.fallback) {
+        (Ok(plan), _) => Ok((scope.connector.clone(), plan)),
+        (Err(refusal), Some(fallback)) if refusal.reason == "unknown_operation" => Ok((fallback.clone(), fallback.plan(head)?)),
+        (Err(refusal), _) => Err(refusal),
+    }
+}
+
+/// Line ends, header names and blanks as they stood on the wire: a lenient parser would let them pass.
+fn check_wire(raw: &[u8]) -> Result<(), Reply> {
+    let mut previous = 0;
+    let mut size = 0;
+    for (at, byte) in raw.iter().enumerate() {
+        size += 1;
+        if *byte == b'\n' && previous != b'\r' {
+            return Err(bad("bare_lf", "lines must end with CRLF"));
+        }
+        if *byte == 0 {
+            return Err(bad("bad_header", "NUL in the head"));
+        }
+        if *byte == b'\n' && matches!(raw.get(at + 1), Some(b' ' | b'\t')) {
+            return Err(bad("obs_fold", "folded header lines are not accepted"));
+        }
+        previous = *byte;
+    }
+    if size > MAX_HEAD {
+        return Err(Reply::refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "the head is larger than 32 KiB"));
+    }
+    // `Name : value` and lines without a name are refused as a whole.
+    for line in raw.split(|b| *b == b'\n').skip(1) {
+        let line = line.strip_suffix(b"\r").unwrap_or(line);
+        if line.is_empty() {
+            break;
+        }
+        let name = line.split(|b| *b == b':').next().unwrap_or_default();
+        if name.is_empty() || !name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b)) {
+            return Err(bad("bad_header", "a header name is not a token"));
+        }
+    }
+    Ok(())
+}
+
+/// Exactly one framing, spelled one way.
+fn framing_headers(headers: &HeaderMap, version: Version) -> Result<(Option<u64>, bool), Reply> {
+    let mut lengths = headers.get_all(header::CONTENT_LENGTH).iter();
+    let length = match (lengths.next(), lengths.next()) {
+        (None, _) => None,
+        (Some(value), None) => {
+            let text = value.to_str().unwrap_or_default();
+            let plain = !text.is_empty() && text.len() <= 15 && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
+            Some(text.parse::<u64>().ok().filter(|_| plain).ok_or_else(|| bad("bad_framing", "`Content-Length` must be one plain number"))?)
+        }
+        (Some(_), Some(_)) => return Err(bad("bad_framing", "more than one `Content-Length`")),
+    };
+    let mut codings = headers.get_all(header::TRANSFER_ENCODING).iter();
+    let chunked = match (codings.next(), codings.next()) {
+        (None, _) => false,
+        (Some(value), None) if value.as_bytes() == b"chunked" && version == Version::HTTP_11 => true,
+        _ => return Err(bad("bad_framing", "`Transfer-Encoding` must be `chunked` and nothing else")),
+    };
+    if chunked && length.is_some() {
+        return Err(bad("bad_framing", "both `Content-Length` and `Transfer-Encoding`"));
+    }
+    Ok((length, chunked))
+}
+
+fn host(headers: &HeaderMap, version: Version, authority: Option<&str>) -> Result<String, Reply> {
+    let mut hosts = headers.get_all(header::HOST).iter();
+    let host = match (hosts.next(), hosts.next()) {
+        (Some(value), None) => value.to_str().map_err(|_| bad("bad_host", "`Host` is not ASCII"))?,
+        (None, _) if version == Version::HTTP_2 => authority.unwrap_or_default(),
+        (None, _) if version == Version::HTTP_10 => "",
+        _ => return Err(bad("bad_host", "exactly one `Host` is required")),
+    };
+    if let Some(authority) = authority.filter(|a| version == Version::HTTP_2 && *a != host) {
+        return Err(bad("bad_host", if authority.is_empty() { "empty `:authority`" } else { "`:authority` and `Host` differ" }));
+    }
+    let host = host.to_ascii_lowercase();
+    if host.is_empty() && version != Version::HTTP_10 || !host.is_empty() && !is_authority(&host) {
+        return Err(bad("bad_host", "`Host` is not a host name or address with an optional port"));
+    }
+    Ok(host)
+}
+
+fn is_authority(host: &str) -> bool {
+    let (name, port) = match host.strip_prefix('[') {
+        Some(rest) => match rest.split_once(']') {
+            Some((inner, after)) if inner.parse::<Ipv6Addr>().is_ok() => ("v6", after),
+            _ => return false,
+        },
+        None => host.find(':').map_or((host, ""), |at| host.split_at(at)),
+    };
+    let name_ok = !name.is_empty() && name.len() <= 253 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    let port_ok = port.is_empty() || port.strip_prefix(':').is_some_and(|p| (1..=5).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()));
+    name_ok && !name.starts_with('.') && !name.contains("..") && port_ok
+}
+
+fn without_port(host: &str) -> &str {
+    match host.rfind(':') {
+        Some(at) if !host.ends_with(']') => host.get(..at).unwrap_or(host),
+        _ => host,
+    }
+}
+
+/// Hop-by-hop, forwarding and ambiguous headers are dropped; credentials are set aside.
+fn split(all: &HeaderMap) -> Result<(HeaderMap, HeaderMap), Reply> {
+    let mut nominated: Vec<HeaderName> = Vec::new();
+    for value in all.get_all(header::CONNECTION) {
+        let text = value.to_str().map_err(|_| bad("bad_header", "`Connection` is not ASCII"))?;
+        for token in text.split(',').map(str::trim).filter(|t| !t.is_empty()) {
+            match HeaderName::from_bytes(token.to_ascii_lowercase().as_bytes()) {
+                // A client may not have its own credential or framing taken off by nomination.
+                Ok(name) if PROTECTED.contains(&name.as_str()) => {
+                    return Err(bad("bad_connection", "`Connection` names a header that is not hop-by-hop"));
+                }
+                Ok(name) => nominated.push(name),
+                Err(_) => return Err(bad("bad_connection", "`Connection` holds something that is not a header name")),
+            }
+        }
+    }
+    let mut headers = HeaderMap::with_capacity(all.len());
+    let mut credentials = HeaderMap::new();
+    for (name, value) in all {
+        let text = name.as_str();
+        if CREDENTIALS.contains(&text) {
+            credentials.append(name.clone(), value.clone());
+        } else if !(HOP_BY_HOP.contains(&text) || text.contains('_') || text.starts_with("x-forwarded") || text.starts_with("aegis-") || nominated.contains(name)) {
+            headers.append(name.clone(), value.clone());
+        }
+    }
+    Ok((headers, credentials))
+}
+
+fn expects_continue(headers: &HeaderMap) -> Result<bool, Reply> {
+    match headers.get(header::EXPECT) {
+        None => Ok(false),
+        Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
+        Some(_) => Err(Reply::refusal(StatusCode::EXPECTATION_FAILED, "bad_expect", "only `100-continue` can be expected")),
+    }
+}
+
+fn declared_trust(headers: &HeaderMap) -> Result<Option<SourceTrust>, Reply> {
+    let mut least = None;
+    for value in headers.get_all("aegis-source-trust") {
+        let label = value.to_str().ok().and_then(SourceTrust::parse).ok_or_else(|| bad("bad_source_trust", "`Aegis-Source-Trust` is not a known label"))?;
+        least = Some(least.map_or(label, |l: SourceTrust| l.least(label)));
+    }
+    Ok(least)
+}
+
+/// W3C trace context is passed on and recorded; a malformed one is dropped, as its specification says.
+fn trace(kept: &HeaderMap, all: &HeaderMap) -> Result<Trace, Reply> {
+    let trace_id = kept
+        .get("traceparent")
+        .and_then(|v| v.to_str().ok())
+        .and_then(|t| t.split('-').nth(1))
+        .filter(|id| id.len() == 32 && id.bytes().all(|b| b.is_ascii_hexdigit() && !b.is_ascii_uppercase()))
+        .map(str::to_owned);
+    let run_id = match all.get("aegis-run-id").map(|v| v.to_str()) {
+        None => None,
+        Some(Ok(text)) if (1..=200).contains(&text.len()) => Some(text.to_owned()),
+        Some(_) => return Err(bad("bad_run_id", "`Aegis-Run-Id` must be 1 to 200 visible characters")),
+    };
+    Ok(Trace { trace_id, run_id, parent_run_id: None, user: None })
+}
+
+fn end_of_stream(session: &Session) -> bool {
+    match session.as_downstream() {
+        ServerSession::H2(h2) => h2.is_body_done(),
+        _ => true,
+    }
+}
+
+fn bad(reason: &'static str, message: &str) -> Reply {
+    Reply::refusal(StatusCode::BAD_REQUEST, reason, message)
+}
+
+const METHODS: [Method; 7] =
+    [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
+const API: [&str; 3] = ["/health", "/ready", "/openapi.json"];
+const CREDENTIALS: [&str; 6] =
+    ["authorization", "x-api-key", "aegis-agent-token", "proxy-authorization", "cookie", "private-token"];
+const HOP_BY_HOP: [&str; 14] = [
+    "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "host", "content-length",
+    "expect", "forwarded", "x-real-ip", "via", "http2-settings",
+];
+const PROTECTED: [&str; 9] = [
+    "authorization", "x-api-key", "aegis-agent-token", "host", "content-length", "transfer-encoding", "content-type", "cookie",
+    "proxy-authorization",
+];
+const MAX_HEAD: usize = 32 * 1024;
+const MAX_TARGET: usize = 16 * 1024;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn authorities_are_names_or_addresses_with_an_optional_port() {
+        for ok in ["api.github.com", "localhost:8080", "127.0.0.1", "[::1]:80", "x-1.example"] {
+            assert!(is_authority(ok), "{ok}");
+        }
+        for bad in ["", "a b", "a/b", "user@host", "host:", "host:123456", "host:8o", "[::1", "[zz]", "..", "a..b", "h\u{e9}", "a,b"] {
+            assert!(!is_authority(bad), "{bad}");
+        }
+    }
+
+    #[test]
+    fn the_wire_form_is_strict() {
+        assert!(check_wire(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").is_ok());
+        for bad in [&b"GET / HTTP/1.1\nHost: x\n\n"[..], b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", b"GET / HTTP/1.1\r\n: x\r\n\r\n", b"GET / HTTP/1.1\r\nA\0: x\r\n\r\n"] {
+            assert!(check_wire(bad).is_err(), "{}", String::from_utf8_lossy(bad));
+        }
+        assert!(check_wire(&[b'a'; MAX_HEAD + 1]).is_err());
+    }
+
+    #[test]
+    fn framing_has_one_spelling() {
+        let read = |pairs: &[(&str, &str)]| {
+            let mut map = HeaderMap::new();
+            for (k, v) in pairs {
+                map.append(HeaderName::from_bytes(k.as_bytes()).unwrap(), v.parse().unwrap());
+            }
+            framing_headers(&map, Version::HTTP_11).ok()
+        };
+        assert_eq!(read(&[("content-length", "3")]), Some((Some(3), false)));
+        assert_eq!(read(&[("transfer-encoding", "chunked")]), Some((None, true)));
+        for bad in [
+            &[("content-length", "3"), ("content-length", "3")][..],
+            &[("content-length", "3, 3")],
+            &[("content-length", "+3")],
+            &[("content-length", "03")],
+            &[("content-length", "3"), ("transfer-encoding", "chunked")],
+            &[("transfer-encoding", "gzip, chunked")],
+            &[("transfer-encoding", "Chunked")],
+            &[("transfer-encoding", "chunked"), ("transfer-encoding", "chunked")],
+        ] {
+            assert_eq!(read(bad), None, "{bad:?}");
+        }
+    }
+}
