@@ -76,7 +76,10 @@ impl Credential {
 /// alignment (both alphabets), hex (both cases), URL-encoded.
 pub struct Echoes {
     automaton: AhoCorasick,
+    patterns: Vec<Zeroizing<Vec<u8>>>,
     longest: usize,
+    /// Whether a byte starts a spelling.
+    starts: [bool; 256],
 }
 
 impl Echoes {
@@ -104,8 +107,14 @@ impl Echoes {
             .match_kind(MatchKind::LeftmostLongest)
             .build(&patterns)
             .map_err(|_| VaultError::Sealed("value too long to be recognised in answers".into()))?;
-        patterns.into_iter().for_each(|p| drop(Zeroizing::new(p)));
-        Ok(Self { automaton, longest })
+        let mut starts = [false; 256];
+        for first in patterns.iter().filter_map(|p| p.first()) {
+            if let Some(flag) = starts.get_mut(usize::from(*first)) {
+                *flag = true;
+            }
+        }
+        let patterns = patterns.into_iter().map(Zeroizing::new).collect();
+        Ok(Self { automaton, patterns, longest, starts })
     }
 
     /// Masks every spelling in place with as many asterisks; returns how many there were.
@@ -119,9 +128,17 @@ impl Echoes {
         found.len()
     }
 
-    /// Length of the longest spelling: a stream must look this far (less one) back across chunk borders.
-    pub fn longest(&self) -> usize {
-        self.longest
+    /// How many bytes at the end could be the start of a spelling that the next chunk completes.
+    pub fn held(&self, bytes: &[u8]) -> usize {
+        let from = bytes.len().saturating_sub(self.longest.saturating_sub(1));
+        let tail = bytes.get(from..).unwrap_or_default();
+        (0..tail.len())
+            .find(|at| {
+                let rest = tail.get(*at..).unwrap_or_default();
+                let starts = rest.first().and_then(|b| self.starts.get(usize::from(*b))).copied().unwrap_or(false);
+                starts && self.patterns.iter().any(|p| p.len() > rest.len() && p.starts_with(rest))
+            })
+            .map_or(0, |at| tail.len() - at)
     }
 
     /// Whether any spelling is in there.
@@ -200,6 +217,15 @@ mod tests {
         }
         let mut clean = b"nothing to see".to_vec();
         assert_eq!(c.echoes.mask(&mut clean), 0);
+    }
+
+    #[test]
+    fn an_echo_across_chunk_borders_is_held_back_until_it_is_known() {
+        let c = credential(CredentialKind::Bearer { scheme: "Bearer".into() }, "ghs_S3cr3tvalue");
+        assert_eq!(c.echoes.held(b"plain text"), 0);
+        assert_eq!(c.echoes.held(b"text ghs_S3"), 6);
+        assert_eq!(c.echoes.held(b"text g"), 1);
+        assert_eq!(c.echoes.held(b"ghs_S3cr3tvalue"), 0);
     }
 
     #[test]

@@ -3,6 +3,7 @@
 //! [`Broker::admit`] decides and records; it is the only maker of a [`permit::Permit`].
 //! [`Broker::lease`] spends one. The proxy and the API are both clients of these two.
 
+pub mod admin_ops;
 pub mod admit;
 pub mod agents;
 pub mod approvals;

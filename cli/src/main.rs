@@ -1,1 +1,45 @@
-fn main() {}
+//! The `aegis` binary: reads its arguments, wires the crates together, runs and drains.
+
+mod client;
+mod cmd;
+mod config;
+mod error;
+mod gateway;
+mod logging;
+mod output;
+mod process;
+mod reload;
+mod shipped;
+mod state;
+
+use std::{process::ExitCode, time::Duration};
+
+use clap::Parser as _;
+
+use crate::{cmd::Cli, error::CliError};
+
+#[global_allocator]
+static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
+
+fn main() -> ExitCode {
+    let cli = Cli::parse();
+    match run(cli) {
+        Ok(code) => code,
+        Err(error) => {
+            output::error(&error);
+            error.exit_code()
+        }
+    }
+}
+
+fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    // Before any secret is read: no core file and no debugger of the same user gets to see one.
+    process::harden()?;
+    let runtime = tokio::runtime::Builder::new_multi_thread()
+        .enable_all()
+        .build()
+        .map_err(|e| CliError::failed(format!("the runtime does not start: {e}")))?;
+    let result = runtime.block_on(cmd::run(cli));
+    runtime.shutdown_timeout(Duration::from_secs(1));
+    result
+}

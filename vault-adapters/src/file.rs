@@ -180,7 +180,8 @@ fn check_key(key: &str) -> Result<(), VaultError> {
         return bad("without control characters");
     }
     let path = Path::new(key);
-    let plain = path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
+    let plain =
+        path.file_name().is_some() && path.components().all(|c| matches!(c, Component::RootDir | Component::Normal(_)));
     if !plain || path.components().collect::<PathBuf>().as_os_str() != key {
         return bad("without `.`, `..`, `//` or a `/` at the end");
     }

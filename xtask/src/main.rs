@@ -3,12 +3,14 @@
 use std::process::ExitCode;
 
 mod catalog;
+mod test;
 
 fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match args.as_slice() {
         ["catalog", rest @ ..] => catalog::run(rest),
+        ["test", rest @ ..] => test::run(rest),
         _ => Err(USAGE.to_owned()),
     };
     match outcome {
@@ -20,4 +22,7 @@ fn main() -> ExitCode {
     }
 }
 
-const USAGE: &str = "usage: cargo xtask catalog github [--check]";
+const USAGE: &str = "usage: cargo xtask <command>
+
+  catalog github [--check]                        regenerate the catalog, or only compare
+  test [--rust | --e2e] [-- <pytest arguments>]   everything, or one half of it";

@@ -1,6 +1,6 @@
 //! Policy cases: JSON files that say what is asked and what the answer has to be.
 
-use std::{collections::HashMap, fmt, sync::Arc};
+use std::{fmt, sync::Arc};
 
 use aegis_action::{SourceTrust, Timestamp, ToolCall};
 use aegis_connectors::{Call, Connector};
@@ -137,10 +137,9 @@ impl CaseReport {
 
 /// Runs every case. Calls are validated by the connector of their tool, as an SDK's are.
 pub fn run_cases(engine: &PolicyEngine, connectors: &[Arc<dyn Connector>], files: &[CaseFile]) -> CaseReport {
-    let systems: HashMap<&str, &Arc<dyn Connector>> = connectors.iter().map(|c| (c.system(), c)).collect();
     let all = files.iter().flat_map(|f| f.cases.iter().map(move |c| (f, c)));
     let results = all.map(|(file, case)| {
-        let (differences, policies) = match call(&systems, case) {
+        let (differences, policies) = match call(connectors, case) {
             Ok(call) => {
                 let got = evaluate(engine, case, &call);
                 (differences(&case.expect, &got), got.policies)
@@ -152,9 +151,11 @@ pub fn run_cases(engine: &PolicyEngine, connectors: &[Arc<dyn Connector>], files
     CaseReport { results: results.collect() }
 }
 
-fn call(systems: &HashMap<&str, &Arc<dyn Connector>>, case: &Case) -> Result<Call, String> {
+fn call(connectors: &[Arc<dyn Connector>], case: &Case) -> Result<Call, String> {
     let tool = case.call.tool.as_str();
-    let connector = systems.get(tool).ok_or_else(|| format!("no connector is named `{tool}`"))?;
+    // Declared tools share one connector, so the entries say whose a tool is.
+    let speaks = |c: &&Arc<dyn Connector>| c.system() == tool || c.catalog().iter().any(|e| &*e.tool == tool);
+    let connector = connectors.iter().find(speaks).ok_or_else(|| format!("no connector knows the tool `{tool}`"))?;
     connector.validate(case.call.clone()).map_err(|refusal| refusal.to_string())
 }
 

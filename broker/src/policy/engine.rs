@@ -19,7 +19,7 @@ use super::{
     memo::{Memo, MemoCounters},
     reads::Reads,
     schema::{groups_of, qualified},
-    scope::{ACTION, Actions, Scope, Subject},
+    scope::{ACTION, Actions, Constraint, Scope, Subject},
     text::ClauseText,
     types::{MemoKind, PolicyEffect, PolicyInfo, Principal},
 };
@@ -143,7 +143,7 @@ impl PolicyEngine {
             if !scope.covers_principal(&principal.agent_id, &principal.team) {
                 continue;
             }
-            let unconditional = policy.clauses.is_empty() && scope.resource == super::scope::Constraint::Any;
+            let unconditional = policy.always_forbids() && scope.resource == Constraint::Any;
             match policy.info.effect {
                 PolicyEffect::Permit => reach.permitted.push(&scope.actions),
                 PolicyEffect::Forbid if unconditional => reach.forbidden.push(&scope.actions),
@@ -176,7 +176,14 @@ impl Reach<'_> {
 }
 
 impl Slice {
-    fn new(id: u64, members: Vec<Arc<Loaded>>, amount_is_a_fact: bool) -> Self {
+    fn new(id: u64, mut members: Vec<Arc<Loaded>>, mut amount_is_a_fact: bool) -> Self {
+        // No fact can turn such a request into an allow, so none is fetched on its behalf:
+        // the forbids that ask for one are left out, and the answer is a deny without them.
+        if !members.iter().any(|m| m.info.effect == PolicyEffect::Permit) || members.iter().any(|m| m.always_forbids())
+        {
+            members.retain(|m| m.reads.facts.is_empty());
+            amount_is_a_fact = false;
+        }
         let mut reads = Reads::default();
         for member in &members {
             reads.merge(&member.reads);
@@ -224,5 +231,12 @@ impl Slice {
     /// Whether Cedar holds every member.
     pub(super) fn is_complete(&self) -> bool {
         self.set.num_of_policies() == self.members.len()
+    }
+}
+
+impl Loaded {
+    /// Whether it denies all that its head covers, whatever else is true.
+    fn always_forbids(&self) -> bool {
+        self.info.effect == PolicyEffect::Forbid && self.clauses.is_empty()
     }
 }

@@ -14,9 +14,9 @@ use super::{
     engine::{Gate, Loaded, PolicyEngine},
     entities::TypeNames,
     reads::{Reads, is_gate},
-    schema::Vocabulary,
+    schema::{Vocabulary, real_names, substitute},
     scope::Scope,
-    text::{Chunk, clauses, problem, split},
+    text::{Chunk, clauses, problem, rename_types, split},
     types::{PolicyEffect, PolicyInfo, PolicySource, Problem, Warning},
 };
 
@@ -205,14 +205,14 @@ impl Load<'_> {
 
     fn validate_bucket(&mut self, schema: Schema, drafts: &[&Draft<'_>]) {
         let by_id: HashMap<&str, &Draft<'_>> = drafts.iter().map(|d| (d.loaded.info.id.as_str(), *d)).collect();
-        let set = match PolicySet::from_policies(drafts.iter().map(|d| d.loaded.policy.clone())) {
+        let set = match PolicySet::from_policies(drafts.iter().map(|d| for_schema(d))) {
             Ok(set) => set,
             Err(e) => return self.problems.push(in_catalog(e.to_string())),
         };
         let result = Validator::new(schema).validate(&set, ValidationMode::Strict);
         for error in result.validation_errors() {
             let Some(draft) = by_id.get(AsRef::<str>::as_ref(error.policy_id())) else { continue };
-            self.problems.push(place(draft, offset(error), error.to_string(), help(error)));
+            self.problems.push(place(draft, offset(error), real_names(&error.to_string()), help(error)));
         }
         for warning in result.validation_warnings() {
             let Some(draft) = by_id.get(AsRef::<str>::as_ref(warning.policy_id())) else { continue };
@@ -221,7 +221,7 @@ impl Load<'_> {
             if matches!(warning, ValidationWarning::ImpossiblePolicy(_)) && !draft.loaded.reads.actions.is_empty() {
                 continue;
             }
-            self.warnings.push(Warning(place(draft, offset(warning), warning.to_string(), help(warning))));
+            self.warnings.push(Warning(place(draft, offset(warning), real_names(&warning.to_string()), help(warning))));
         }
     }
 
@@ -229,6 +229,13 @@ impl Load<'_> {
     pub fn problem(&mut self, draft: &Draft<'_>, offset: usize, message: String, help: &str) {
         self.problems.push(place(draft, offset, message, Some(help.to_owned())));
     }
+}
+
+/// The policy with the type names of the schema.
+fn for_schema(draft: &Draft<'_>) -> Policy {
+    let policy = &draft.loaded.policy;
+    let renamed = rename_types(&draft.chunk.text, substitute).and_then(|text| Policy::parse(None, text).ok());
+    renamed.map_or_else(|| policy.clone(), |renamed| renamed.new_id(policy.id().clone()))
 }
 
 /// Names and texts with their lengths, in name order.
@@ -260,7 +267,7 @@ fn offset(error: &impl Diagnostic) -> usize {
 }
 
 fn help(error: &impl Diagnostic) -> Option<String> {
-    error.help().map(|h| h.to_string())
+    error.help().map(|h| real_names(&h.to_string()))
 }
 
 fn is_id(id: &str) -> bool {

@@ -22,6 +22,8 @@ use super::{
 /// Stands for "any action" in the schema; no catalog can have it, as names have no `*`.
 pub const ANY_ACTION: &str = "*";
 
+/// Types without a namespace.
+const OWN_TYPES: [&str; 3] = [AGENT, TEAM, UNSCOPED];
 /// Attributes of an agent.
 pub const AGENT_ATTRIBUTES: [&str; 5] = ["owner", "environment", "risk_tier", "framework", "binding"];
 /// Members of `context`; `parameters` and `facts` only where the head names actions.
@@ -163,7 +165,8 @@ impl Vocabulary {
         declare(TEAM, json!({}));
         declare(AGENT, json!({ "memberOfTypes": [TEAM], "shape": agent }));
         for (ty, above) in &self.types {
-            declare(ty, json!({ "memberOfTypes": above }));
+            let above: Vec<String> = above.iter().map(|ty| schema_name(ty)).collect();
+            declare(&schema_name(ty), json!({ "memberOfTypes": above }));
         }
         spaces
     }
@@ -188,6 +191,27 @@ pub fn readable(ty: &ParamType) -> bool {
     }
 }
 
+/// Cedar refuses a schema with both `Team` and `GitHub::Team`. For validation, and only
+/// there, the second goes by a name of the same length; [`real_names`] turns it back.
+pub fn schema_name(ty: &str) -> String {
+    match ty.rsplit_once("::").and_then(|(space, name)| Some((space, substitute(name)?))) {
+        Some((space, name)) => format!("{space}::{name}"),
+        None => ty.to_owned(),
+    }
+}
+
+/// What stands in for the last part of a qualified type name, where it has to.
+pub fn substitute(name: &str) -> Option<String> {
+    let at = name.char_indices().last().map(|(at, _)| at)?;
+    OWN_TYPES.contains(&name).then(|| format!("{}_", name.get(..at).unwrap_or_default()))
+}
+
+/// A message of Cedar's with the names that were written.
+pub fn real_names(message: &str) -> String {
+    let stand_ins = OWN_TYPES.iter().filter_map(|name| Some((substitute(name)?, *name)));
+    stand_ins.fold(message.to_owned(), |m, (stand_in, name)| m.replace(&format!("::{stand_in}"), &format!("::{name}")))
+}
+
 fn applies_to<'a>(types: impl Iterator<Item = &'a String>, entry: Option<&Entry>) -> Value {
     let mut context = json!({
         "source_trust": {"type": "String"}, "route": {"type": "String"}, "door": {"type": "String"},
@@ -203,7 +227,8 @@ fn applies_to<'a>(types: impl Iterator<Item = &'a String>, entry: Option<&Entry>
         let facts = entry.facts.iter().filter_map(|(name, ty)| Some((name.clone(), type_of(ty)?))).collect();
         members.insert("facts".into(), record(Value::Object(facts)));
     }
-    json!({ "principalTypes": [AGENT], "resourceTypes": types.collect::<Vec<_>>(), "context": record(context) })
+    let types: Vec<String> = types.map(|ty| schema_name(ty)).collect();
+    json!({ "principalTypes": [AGENT], "resourceTypes": types, "context": record(context) })
 }
 
 fn parameters(known: &BTreeMap<String, Parameter>) -> Value {

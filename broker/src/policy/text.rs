@@ -73,6 +73,27 @@ pub fn clauses(policy: &str) -> Vec<ClauseText> {
     found
 }
 
+/// Renames the last part of qualified type names (`GitHub::Team`), leaving every offset
+/// where it was: `renamed` gives names of the same length.
+pub fn rename_types(policy: &str, renamed: impl Fn(&str) -> Option<String>) -> Option<String> {
+    let tokens: Vec<Range<usize>> = tokens(policy).collect();
+    let is = |at: usize, text: &str| tokens.get(at).is_some_and(|t| slice(policy, t) == text);
+    let mut out = policy.to_owned();
+    let mut changed = false;
+    for (at, token) in tokens.iter().enumerate() {
+        let is_last = at >= 3 && is(at - 1, ":") && is(at - 2, ":") && !(is(at + 1, ":") && word(policy, tokens.get(at + 3)));
+        if is_last && let Some(name) = renamed(slice(policy, token)).filter(|n| n.len() == token.len()) {
+            out.replace_range(token.clone(), &name);
+            changed = true;
+        }
+    }
+    changed.then_some(out)
+}
+
+fn word(policy: &str, token: Option<&Range<usize>>) -> bool {
+    token.is_some_and(|t| slice(policy, t).starts_with(|c: char| c.is_ascii_alphabetic() || c == '_'))
+}
+
 /// Line and column, both from 1, columns in characters.
 pub fn position(text: &str, offset: usize) -> (u32, u32) {
     let before = text.get(..offset).unwrap_or(text);
@@ -201,6 +222,16 @@ mod tests {
         assert!(found[0].when && !found[1].when);
         assert_eq!(found[1].parts, [r#"true || context.door == "x" && false"#]);
         assert_eq!(found[2].parts.len(), 1);
+    }
+
+    #[test]
+    fn only_the_last_part_of_a_type_is_renamed() {
+        let rename = |text: &str| rename_types(text, |name| (name == "Team").then(|| "Tea_".to_owned()));
+        assert_eq!(rename(r#"Team::"GitHub::Team" == x.Team"#), None);
+        assert_eq!(
+            rename(r#"x in GitHub :: Team::"Team" || y is GitHub::Team || z is Team::Part"#).unwrap(),
+            r#"x in GitHub :: Tea_::"Team" || y is GitHub::Tea_ || z is Team::Part"#
+        );
     }
 
     #[test]

@@ -44,8 +44,7 @@ pub(super) fn map(catalog: &Catalog, plan: Plan, body: Option<Bytes>) -> Result<
             (UpstreamBody::Bytes(bytes), Some(HeaderValue::from_static(media)))
         }
         (Body::None | Body::Json { .. }, Some(bytes)) => {
-            let members = read_object(operation, &bytes)?;
-            let sent = write_object(&members)?;
+            let (members, sent) = write_object(read_object(operation, &bytes)?)?;
             for (member, value) in members {
                 let name = body_name(&member, &operation.pieces, &operation.query);
                 if parameters.insert(name, value).is_some() {
@@ -110,15 +109,17 @@ fn read_object(operation: &Operation, bytes: &[u8]) -> Result<Map<String, Value>
 }
 
 /// The parse written out, not the bytes that came.
-fn write_object(members: &Map<String, Value>) -> Result<Bytes, Refusal> {
-    let value = Value::Object(members.clone());
-    match canonicalize(&value) {
-        Ok(bytes) => Ok(bytes.into()),
+fn write_object(members: Map<String, Value>) -> Result<(Map<String, Value>, Bytes), Refusal> {
+    let value = Value::Object(members);
+    let bytes = match canonicalize(&value) {
+        Ok(bytes) => bytes,
         // Beyond the canonical bound only because of strings that the action folds.
-        Err(CanonError::TooLarge(_)) => {
-            serde_json::to_vec(&value).map(Bytes::from).map_err(|e| bad(BAD_BODY, e.to_string()))
-        }
-        Err(e) => Err(bad(BAD_BODY, e.to_string())),
+        Err(CanonError::TooLarge(_)) => serde_json::to_vec(&value).map_err(|e| bad(BAD_BODY, e.to_string()))?,
+        Err(e) => return Err(bad(BAD_BODY, e.to_string())),
+    };
+    match value {
+        Value::Object(members) => Ok((members, bytes.into())),
+        _ => Err(bad(BAD_BODY, "the body must be a JSON object")),
     }
 }
 

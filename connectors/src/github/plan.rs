@@ -100,6 +100,7 @@ fn read_path(
     let mut variables = Variables::new();
     let mut sent = String::with_capacity(128);
     let mut captures = found.captures.iter();
+    let mut tail_missing = false;
     for piece in &operation.pieces {
         let (name, kind) = match piece {
             Piece::Literal(text) => {
@@ -115,14 +116,18 @@ fn read_path(
         if !captured.is_empty() && !resource::is_valid(name, &text) {
             return Err(bad(BAD_PATH, format!("the path variable `{name}` has a value that GitHub never has there")));
         }
-        sent.push('/');
-        sent.push_str(&encode(captured));
+        if captured.is_empty() {
+            tail_missing = true;
+        } else {
+            sent.push('/');
+            sent.push_str(&encode(captured));
+        }
         if *kind == Kind::Integer && !resource::is_integer(&text) {
             return Err(bad(BAD_PATH, format!("the path variable `{name}` must be a whole number")));
         }
         variables.insert(name.clone(), resource::canonical(name, &text));
     }
-    if path.trailing_slash && !(operation.optional_tail && sent.ends_with('/')) {
+    if path.trailing_slash && !tail_missing {
         return Err(bad(BAD_PATH, "a slash at the end"));
     }
     if sent.is_empty() {

@@ -59,9 +59,11 @@ impl Router {
         let Some(root) = self.0.get(method) else { return Ok(None) };
         let found = root.search(segments, 0);
         if segments.iter().any(Segment::has_slash) {
+            // A literal has nothing to encode, so a piece that equals one was written plainly.
             let apart: Vec<Segment> = segments
                 .iter()
-                .flat_map(|s| s.text.split('/').map(|text| Segment { text: text.to_owned(), encoded: s.encoded && s.text != text }))
+                .flat_map(|s| s.text.split('/'))
+                .map(|text| Segment { text: text.to_owned(), encoded: false })
                 .collect();
             let other = root.search(&apart, 0).map(|f| f.operation);
             if let Some(found) = &found

@@ -49,7 +49,7 @@ pub struct Lock {
 pub struct Entry {
     pub version: String,
     pub updated_at: Timestamp,
-    sealed: String,
+    pub sealed: String,
 }
 
 #[derive(Serialize, Deserialize)]

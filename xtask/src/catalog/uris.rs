@@ -126,7 +126,8 @@ fn hypermedia(spec: &Spec) -> BTreeSet<String> {
             _ => {}
         }
     }
-    let mut found = BTreeSet::new();
+    // `_links` holds objects of one plain string each.
+    let mut found = BTreeSet::from(["href".to_owned()]);
     spec.components().into_iter().flatten().for_each(|(_, schema)| walk(schema, &mut found));
     found
 }

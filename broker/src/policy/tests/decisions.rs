@@ -208,6 +208,18 @@ fn a_fact_that_cannot_be_had_denies() {
 }
 
 #[test]
+fn no_fact_is_fetched_for_what_cannot_be_allowed() {
+    let merge = || ask("merge_pull_request", PULL, json!({}));
+    let without_permit = engine(&format!(r#"{GATE} @id("b") forbid (principal, action in Action::"mint", resource);"#));
+    assert!(merge().slice(&without_permit).facts().is_empty());
+    assert_eq!(merge().put_to(&without_permit).reason, Reason::NoPermit);
+    let always_forbidden = engine(&format!(r#"{ALL} {GATE} @id("b") forbid (principal, action in Action::"high", resource);"#));
+    assert!(merge().slice(&always_forbidden).facts().is_empty());
+    let denied = merge().put_to(&always_forbidden);
+    assert_eq!((denied.reason, denied.policies), (Reason::Forbidden, vec!["b".to_owned()]));
+}
+
+#[test]
 fn an_amount_comes_from_the_call_or_else_from_the_fact() {
     let engine = engine(&format!(
         r#"{ALL} @id("big") forbid (principal, action in Action::"money", resource)

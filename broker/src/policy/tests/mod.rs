@@ -2,4 +2,4 @@ mod decisions;
 mod explanations;
 mod fake;
 mod loading;
-
+mod shipped;

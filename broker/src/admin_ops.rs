@@ -1,0 +1,167 @@
+//! What admins do to credentials, and what they take out of the record.
+
+use aegis_action::Timestamp;
+use aegis_receipts::{Event, LeafBody};
+use serde_json::{Map, Value, json};
+
+use crate::{
+    Broker,
+    admit::AdmitError,
+    secret::Secret,
+    vault::{StoredKey, Vault, VaultError},
+};
+
+/// A credential without its value.
+#[derive(Debug, Clone, PartialEq)]
+pub struct CredentialStatus {
+    /// Name as in `routes.toml`, or the vault's key where no `[[credential]]` names it.
+    pub name: String,
+    /// Vault adapter.
+    pub vault: String,
+    /// Key in that vault.
+    pub key: String,
+    /// How it is sent; `None` where no `[[credential]]` says.
+    pub kind: Option<&'static str>,
+    /// Routes that send it, in file order.
+    pub routes: Vec<String>,
+    /// Version that the vault has now.
+    pub version: Option<String>,
+    /// When this version was stored, where the vault knows.
+    pub updated_at: Option<Timestamp>,
+    /// Why there is no version.
+    pub problem: Option<String>,
+}
+
+/// Why a credential is not stored or removed.
+#[derive(Debug, thiserror::Error)]
+pub enum CredentialError {
+    /// `routes.toml` says that it is in a vault that is not ours to write.
+    #[error("credential `{name}` is in vault `{vault}`, which is changed where it is kept")]
+    Elsewhere {
+        /// Credential.
+        name: String,
+        /// Its vault.
+        vault: String,
+    },
+    /// The process has no such vault.
+    #[error("vault `{0}` is not configured")]
+    NoVault(String),
+    /// The vault refused.
+    #[error(transparent)]
+    Vault(VaultError),
+    /// The change was made, or not made, but cannot be put on record.
+    #[error("{0}")]
+    Unrecorded(String),
+}
+
+impl Broker {
+    /// Every credential that `routes.toml` names, in name order, then what else the embedded vault holds.
+    pub async fn credentials(&self) -> Vec<CredentialStatus> {
+        let snapshot = self.snapshot();
+        let mut out = Vec::new();
+        for spec in snapshot.config.credentials.values() {
+            let routes = snapshot.config.routes.iter().filter(|r| r.credential.as_ref() == Some(&spec.name));
+            let mut status = CredentialStatus {
+                name: spec.name.clone(),
+                vault: spec.vault.clone(),
+                key: spec.key.clone(),
+                kind: Some(spec.kind.word()),
+                routes: routes.map(|r| r.name.clone()).collect(),
+                version: None,
+                updated_at: None,
+                problem: None,
+            };
+            match self.vaults.get(spec.vault.as_str()) {
+                None => status.problem = Some(CredentialError::NoVault(spec.vault.clone()).to_string()),
+                Some(vault) => match stored(vault.as_ref(), &spec.key).await {
+                    Ok(key) => (status.version, status.updated_at) = (Some(key.0), key.1),
+                    Err(e) => status.problem = Some(e.to_string()),
+                },
+            }
+            out.push(status);
+        }
+        if let Some(vault) = self.vaults.get(EMBEDDED)
+            && let Ok(Some(keys)) = vault.list().await
+        {
+            let named = |key: &str| out.iter().any(|c: &CredentialStatus| c.vault == EMBEDDED && c.key == key);
+            let rest: Vec<StoredKey> = keys.into_iter().filter(|k| !named(&k.key)).collect();
+            out.extend(rest.into_iter().map(|k| CredentialStatus {
+                name: k.key.clone(),
+                vault: EMBEDDED.into(),
+                key: k.key,
+                kind: None,
+                routes: Vec::new(),
+                version: Some(k.version),
+                updated_at: Some(k.updated_at),
+                problem: None,
+            }));
+        }
+        out
+    }
+
+    /// Stores or replaces a value in the embedded vault; `by` is the admin. Returns the new version.
+    ///
+    /// The leaf comes after the change, since it names the version. A crash in between leaves a value
+    /// whose version first shows in the outcome that uses it; a log that is known to fail changes nothing.
+    pub async fn store_credential(&self, name: &str, value: Secret, by: &str) -> Result<String, CredentialError> {
+        let (vault, key) = self.writable(name)?;
+        let version = vault.put(&key, value).await.map_err(CredentialError::Vault)?;
+        let body = json!({"credential": name, "vault": EMBEDDED, "version": version, "person_id": by});
+        self.record_change("credential_stored", body).await?;
+        Ok(version)
+    }
+
+    /// Removes a value from the embedded vault; `by` is the admin. `false` where there was none.
+    ///
+    /// Order as in [`Broker::store_credential`].
+    pub async fn remove_credential(&self, name: &str, by: &str) -> Result<bool, CredentialError> {
+        let (vault, key) = self.writable(name)?;
+        if !vault.remove(&key).await.map_err(CredentialError::Vault)? {
+            return Ok(false);
+        }
+        let body = json!({"credential": name, "vault": EMBEDDED, "person_id": by});
+        self.record_change("credential_removed", body).await?;
+        Ok(true)
+    }
+
+    /// The embedded vault and the key of a credential. A name that `routes.toml` does not know (yet) is its own key.
+    fn writable(&self, name: &str) -> Result<(&dyn Vault, String), CredentialError> {
+        let snapshot = self.snapshot();
+        let key = match snapshot.config.credentials.get(name) {
+            Some(spec) if spec.vault != EMBEDDED => {
+                return Err(CredentialError::Elsewhere { name: name.to_owned(), vault: spec.vault.clone() });
+            }
+            Some(spec) => spec.key.clone(),
+            None => name.to_owned(),
+        };
+        let vault = self.vaults.get(EMBEDDED).ok_or_else(|| CredentialError::NoVault(EMBEDDED.into()))?;
+        self.log.health().map_err(|e| CredentialError::Unrecorded(e.to_string()))?;
+        Ok((vault.as_ref(), key))
+    }
+
+    async fn record_change(&self, kind: &str, body: Value) -> Result<(), CredentialError> {
+        let unrecorded = |e: &dyn std::fmt::Display| CredentialError::Unrecorded(e.to_string());
+        let mut body: Map<String, Value> = body.as_object().cloned().unwrap_or_default();
+        body.insert("tenant".into(), self.tenant.clone().into());
+        let event = self.event(kind, Value::Null).map_err(|e: AdmitError| unrecorded(&e))?;
+        let leaf = LeafBody::Event(Event { at: event.at, body, event_id: event.event_id, kind: event.kind });
+        let appended = self.log.append(vec![leaf]).map_err(|e| unrecorded(&e))?;
+        match appended.last() {
+            Some(last) => self.log.durable(last.seq).await.map_err(|e| unrecorded(&e)),
+            None => Ok(()),
+        }
+    }
+}
+
+/// Version of a key. A vault that cannot list is asked for the value, which is wiped at once.
+async fn stored(vault: &dyn Vault, key: &str) -> Result<(String, Option<Timestamp>), VaultError> {
+    match vault.list().await? {
+        Some(keys) => {
+            let found = keys.into_iter().find(|k| k.key == key);
+            found.map(|k| (k.version, Some(k.updated_at))).ok_or_else(|| VaultError::NotFound(key.to_owned()))
+        }
+        None => vault.lease(key).await.map(|leased| (leased.version, None)),
+    }
+}
+
+const EMBEDDED: &str = "embedded";

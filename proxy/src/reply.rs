@@ -1,0 +1,294 @@
+//! Refusals as the tool's own clients expect an error, each with its receipt.
+
+use std::time::Duration;
+
+use aegis_broker::{
+    Broker,
+    admit::{AdmitError, Door},
+    identity::AuthError,
+    permit::LeaseError,
+    record::{DecisionRecord, DecisionWord},
+    refuse::Refusal as RefusalLeaf,
+};
+use aegis_connectors::{Denial, ErrorReply, Refusal};
+use bytes::Bytes;
+use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora_error::{Error, ErrorSource, ErrorType, Result};
+use pingora_http::ResponseHeader;
+use pingora_proxy::{FailToProxy, Session};
+
+use crate::{body, dial::DialError, exchange::Exchange, framing::Request, path::Gate};
+
+/// Why a request goes no further, or the answer of the gateway's own API.
+pub(crate) enum Reply {
+    /// Refused.
+    Refused {
+        status: StatusCode,
+        reason: &'static str,
+        message: String,
+        agent_id: Option<String>,
+        /// The connection cannot be used again.
+        close: bool,
+    },
+    /// Decided: the leaf is written already.
+    Decided(Box<DecisionRecord>),
+    /// Answered by the API, which writes its own leaves.
+    Api(http::Response<Bytes>),
+}
+
+impl Reply {
+    pub(crate) fn refusal(status: StatusCode, reason: &'static str, message: &str) -> Self {
+        Self::Refused { status, reason, message: message.to_owned(), agent_id: None, close: status == StatusCode::BAD_REQUEST }
+    }
+
+    /// As [`Reply::refusal`], for a request whose body is in an unknown state.
+    pub(crate) fn closing(status: StatusCode, reason: &'static str, message: &str) -> Self {
+        Self::Refused { status, reason, message: message.to_owned(), agent_id: None, close: true }
+    }
+
+    pub(crate) fn auth(error: AuthError, agent_id: Option<String>) -> Self {
+        Self::Refused { status: error.status(), reason: error.reason(), message: error.to_string(), agent_id, close: false }
+    }
+
+    pub(crate) fn decided(record: &DecisionRecord) -> Self {
+        Self::Decided(Box::new(record.clone()))
+    }
+
+    pub(crate) fn no_route() -> Self {
+        Self::refusal(StatusCode::NOT_FOUND, "unknown_route", "no route")
+    }
+}
+
+impl From<Refusal> for Reply {
+    fn from(refusal: Refusal) -> Self {
+        Self::Refused { status: refusal.status, reason: refusal.reason, message: refusal.detail, agent_id: None, close: false }
+    }
+}
+
+impl From<AdmitError> for Reply {
+    fn from(error: AdmitError) -> Self {
+        match error {
+            AdmitError::Auth(error) => Self::auth(error, None),
+            AdmitError::Unrecorded(internal) => {
+                tracing::error!(error = %internal, "decision could not be recorded");
+                Self::refusal(StatusCode::SERVICE_UNAVAILABLE, "unrecorded", "the decision cannot be recorded, so nothing was sent; try again")
+            }
+        }
+    }
+}
+
+impl From<LeaseError> for Reply {
+    fn from(error: LeaseError) -> Self {
+        match error {
+            LeaseError::Auth(error) => Self::auth(error, None),
+            LeaseError::Vault { name, source } => {
+                tracing::error!(credential = %name, error = %source, "credential could not be leased");
+                Self::refusal(StatusCode::SERVICE_UNAVAILABLE, "credential_unavailable", &format!("the credential `{name}` cannot be had; an admin adds it with `aegis credential add {name}`"))
+            }
+            LeaseError::NoVault(vault) => {
+                tracing::error!(%vault, "vault is not configured");
+                Self::refusal(StatusCode::SERVICE_UNAVAILABLE, "credential_unavailable", "the route's secret store is not configured")
+            }
+        }
+    }
+}
+
+impl From<DialError> for Reply {
+    fn from(error: DialError) -> Self {
+        tracing::warn!(%error, "upstream refused or unreachable");
+        match error {
+            DialError::Forbidden => Self::refusal(StatusCode::BAD_GATEWAY, "address_forbidden", "the upstream resolves to an address that the route may not dial"),
+            DialError::Unresolved(_) => Self::refusal(StatusCode::BAD_GATEWAY, "upstream_unresolved", "the upstream's name cannot be resolved"),
+        }
+    }
+}
+
+impl Gate {
+    /// Hands a request to the API in-process and brings the answer back.
+    pub(crate) async fn answer_api(&self, session: &mut Session, request: &Request, x: &Exchange) -> Reply {
+        if request.content_length.is_some_and(|n| n > API_BODY as u64) {
+            return Reply::closing(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the request body may have 1 MiB at most");
+        }
+        if request.expects_continue && session.write_continue_response().await.is_err() {
+            return Reply::closing(StatusCode::BAD_REQUEST, "client_gone", "the client closed the connection");
+        }
+        let body = if request.has_body {
+            match body::buffer(session, API_BODY, request.content_length, API_TIME).await {
+                Ok(body) => body,
+                Err(refusal) => return refusal,
+            }
+        } else {
+            Bytes::new()
+        };
+        let target = request.query.as_ref().map_or_else(|| request.path.clone(), |q| format!("{}?{q}", request.path));
+        let Ok(mut call) = http::Request::builder().method(request.method.clone()).uri(target).body(body) else {
+            return Reply::refusal(StatusCode::BAD_REQUEST, "bad_path", "the request target is not a URI");
+        };
+        call.headers_mut().extend(request.headers.clone());
+        call.headers_mut().extend(request.credentials.clone());
+        Reply::Api((self.api)(call, x.peer).await)
+    }
+}
+
+/// Writes a reply downstream; a refusal first becomes a leaf.
+pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchange, reply: Reply) -> Result<()> {
+    let (answer, close) = match reply {
+        Reply::Api(answer) => {
+            let (parts, body) = answer.into_parts();
+            let headers = parts.headers.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+            (ErrorReply { status: parts.status, headers, body }, false)
+        }
+        Reply::Decided(record) => (decided(x, &record), false),
+        Reply::Refused { status, reason, message, agent_id, close } => {
+            (refused(broker, x, status, reason, message, agent_id), close)
+        }
+    };
+    // An unread body would be taken for the next request; a little is read, more closes the connection.
+    if close || !body::drain(session).await {
+        session.set_keepalive(None);
+    }
+    write(session, answer, x.is_head()).await
+}
+
+/// The upstream failed after the permit was spent, or the answer was refused.
+pub(crate) async fn failed(broker: &Broker, session: &mut Session, e: &Error, x: &mut Exchange) -> FailToProxy {
+    let status = match (e.etype(), e.esource()) {
+        (ErrorType::HTTPStatus(code), _) => StatusCode::from_u16(*code).unwrap_or(StatusCode::BAD_GATEWAY),
+        (ErrorType::ReadTimedout | ErrorType::ConnectTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => StatusCode::GATEWAY_TIMEOUT,
+        (_, ErrorSource::Upstream) => StatusCode::BAD_GATEWAY,
+        (ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => {
+            // Nobody is left to be told.
+            return FailToProxy { error_code: 0, can_reuse_downstream: false };
+        }
+        (_, ErrorSource::Downstream) => StatusCode::BAD_REQUEST,
+        (_, ErrorSource::Internal | ErrorSource::Unset) => StatusCode::INTERNAL_SERVER_ERROR,
+    };
+    if session.response_written().is_none() {
+        let (reason, message) = match status {
+            StatusCode::GATEWAY_TIMEOUT => ("upstream_timeout", "the upstream did not answer in time; whether it acted is unknown"),
+            StatusCode::SERVICE_UNAVAILABLE => ("unrecorded", "the record cannot be written"),
+            StatusCode::BAD_REQUEST => ("bad_body_framing", "the request body is cut short or badly framed"),
+            StatusCode::INTERNAL_SERVER_ERROR => ("internal", "the gateway failed; see its log"),
+            _ => ("upstream_unavailable", "the upstream could not be reached, or its answer could not be used"),
+        };
+        if x.sending.is_none() {
+            // Refused before there was a permit: on record like every refusal.
+            let answer = refused(broker, x, status, reason, message.to_owned(), None);
+            let _ = write(session, answer, x.is_head()).await;
+        } else {
+            let headers = std::mem::take(&mut x.headers);
+            let denial = denial(status, reason, message.to_owned(), header_value(&headers, "aegis-receipt"), None);
+            let mut answer = shaped(x, &denial);
+            for (name, value) in headers {
+                push(&mut answer, name, &value);
+            }
+            let _ = write(session, answer, x.is_head()).await;
+        }
+    }
+    FailToProxy { error_code: status.as_u16(), can_reuse_downstream: false }
+}
+
+fn decided(x: &mut Exchange, record: &DecisionRecord) -> ErrorReply {
+    let waits = record.decision == DecisionWord::RequireApproval;
+    let reason = if waits { "approval_required" } else { record.reason.as_str() };
+    let approval = record.approval.as_ref().map(|a| a.approval_id.clone());
+    let denial = denial(StatusCode::FORBIDDEN, reason, record.message.clone(), Some(record.receipt.receipt_id.clone()), approval);
+    let mut answer = shaped(x, &denial);
+    for (name, value) in std::mem::take(&mut x.headers) {
+        push(&mut answer, name, &value);
+    }
+    push(&mut answer, "aegis-reason", reason);
+    if let Some(approval) = &record.approval {
+        push(&mut answer, "aegis-approval", &approval.approval_id);
+        push(&mut answer, "retry-after", "5");
+    }
+    answer
+}
+
+fn refused(broker: &Broker, x: &mut Exchange, status: StatusCode, reason: &'static str, message: String, agent_id: Option<String>) -> ErrorReply {
+    let agent = agent_id.or_else(|| x.identity.as_ref().map(|i| i.agent.agent_id.clone()));
+    if reason == AuthError::Missing.reason() {
+        // A challenge is no refusal: nobody has asked for anything yet, and there is no leaf.
+        broker.metrics.refusal(reason);
+        let mut answer = x.scope.as_ref().map_or_else(|| problem(&denial(status, reason, message, None, None)), |s| s.connector.challenge());
+        push(&mut answer, "aegis-reason", reason);
+        return answer;
+    }
+    let receipt = broker.refuse(&RefusalLeaf {
+        agent_id: agent.as_deref(),
+        route: x.scope.as_ref().map(|s| s.label()),
+        door: Door::Route,
+        reason,
+        detail: Some(message.clone()),
+        status: status.as_u16(),
+        peer: x.peer,
+        trace_id: x.trace_id.clone(),
+    });
+    let receipt_id = receipt.map(|r| r.receipt_id);
+    let denial = denial(status, reason, message, receipt_id.clone(), None);
+    let mut answer = if status == StatusCode::UNAUTHORIZED { challenge(x, &denial) } else { shaped(x, &denial) };
+    push(&mut answer, "aegis-decision", "deny");
+    push(&mut answer, "aegis-reason", reason);
+    if let Some(id) = receipt_id {
+        push(&mut answer, "aegis-receipt", &id);
+    }
+    answer
+}
+
+/// The tool's own error shape with the challenge's headers.
+fn challenge(x: &Exchange, denial: &Denial) -> ErrorReply {
+    let mut answer = shaped(x, denial);
+    let challenge = x.scope.as_ref().map(|s| s.connector.challenge().headers).unwrap_or_default();
+    for (name, value) in challenge.into_iter().filter(|(n, _)| *n == header::WWW_AUTHENTICATE) {
+        answer.headers.push((name, value));
+    }
+    answer
+}
+
+fn shaped(x: &Exchange, denial: &Denial) -> ErrorReply {
+    x.scope.as_ref().map_or_else(|| problem(denial), |scope| scope.connector.denial(denial))
+}
+
+/// Where there is no route yet: RFC 9457.
+fn problem(denial: &Denial) -> ErrorReply {
+    let body = serde_json::json!({
+        "type": "about:blank", "title": denial.reason, "status": denial.status.as_u16(), "detail": denial.message, "receipt": denial.receipt,
+    });
+    ErrorReply {
+        status: denial.status,
+        headers: vec![(header::CONTENT_TYPE, HeaderValue::from_static("application/problem+json"))],
+        body: Bytes::from(body.to_string()),
+    }
+}
+
+fn denial(status: StatusCode, reason: &str, message: String, receipt: Option<String>, approval: Option<String>) -> Denial {
+    Denial { status, reason: reason.to_owned(), message, receipt, approval }
+}
+
+fn header_value(headers: &[(&'static str, String)], name: &str) -> Option<String> {
+    headers.iter().find(|(n, _)| *n == name).map(|(_, v)| v.clone())
+}
+
+fn push(answer: &mut ErrorReply, name: &'static str, value: &str) {
+    if let Ok(value) = HeaderValue::from_str(value) {
+        answer.headers.push((HeaderName::from_static(name), value));
+    }
+}
+
+async fn write(session: &mut Session, answer: ErrorReply, is_head: bool) -> Result<()> {
+    let mut head = ResponseHeader::build(answer.status, Some(answer.headers.len() + 2))?;
+    for (name, value) in answer.headers.into_iter().filter(|(n, _)| *n != header::CONTENT_LENGTH && *n != header::TRANSFER_ENCODING) {
+        head.append_header(name, value)?;
+    }
+    head.insert_header(header::CONTENT_LENGTH, answer.body.len())?;
+    head.insert_header(header::CACHE_CONTROL, "private, no-store")?;
+    let bodyless = is_head || answer.body.is_empty();
+    session.write_response_header(Box::new(head), bodyless).await?;
+    if !bodyless {
+        session.write_response_body(Some(answer.body), true).await?;
+    }
+    Ok(())
+}
+
+const API_BODY: usize = 1024 * 1024;
+const API_TIME: Duration = Duration::from_secs(10);

@@ -1,0 +1,145 @@
+//! The upstream side of an exchange: the request rebuilt, the answer's head guarded.
+
+use aegis_action::Timestamp;
+use aegis_broker::{Broker, permit::Outcome};
+use aegis_connectors::UpstreamBody;
+use aegis_receipts::OutcomeState;
+use http::{HeaderName, HeaderValue, header};
+use pingora_error::{Error, ErrorType, Result};
+use pingora_http::{RequestHeader, ResponseHeader};
+
+use crate::{
+    exchange::Exchange,
+    rewrite::{moved, moved_link},
+};
+
+/// The request from its one parse, with the credential.
+pub(crate) fn rebuild(x: &mut Exchange) -> Result<RequestHeader> {
+    let route = x.scope.as_ref().and_then(|s| s.route.clone()).ok_or_else(|| internal("no route"))?;
+    let sending = x.sending()?;
+    let mut path = format!("{}{}", route.upstream.base_path, sending.request.path_and_query);
+    let credential = sending.credential.clone();
+    if let Some(credential) = &credential {
+        credential.apply_query(&mut path);
+    }
+    let mut head = RequestHeader::build(sending.request.method.clone(), path.as_bytes(), Some(sending.request.headers.len() + 4))?;
+    head.insert_header(header::HOST, route.upstream.authority())?;
+    for (name, value) in &sending.request.headers {
+        head.append_header(name.clone(), value.clone())?;
+    }
+    match &sending.request.body {
+        UpstreamBody::Bytes(body) => head.insert_header(header::CONTENT_LENGTH, body.len())?,
+        UpstreamBody::Empty if matches!(head.method, http::Method::POST | http::Method::PUT | http::Method::PATCH) => {
+            head.insert_header(header::CONTENT_LENGTH, 0)?;
+        }
+        // A stream keeps the framing that Pingora gives it.
+        UpstreamBody::Empty | UpstreamBody::Stream => {}
+    }
+    if let Some(credential) = &credential {
+        // Last, so that nothing of the request can stand in its place.
+        if let Some((name, value)) = credential.header().map_err(|_| internal("credential cannot be sent"))? {
+            head.insert_header(name, value)?;
+        }
+    }
+    sending.started = true;
+    Ok(head)
+}
+
+/// Strips, scrubs and rewrites the answer's head; refuses an answer that cannot be looked into.
+pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut Exchange) -> Result<()> {
+    let route = x.scope.as_ref().map(|s| s.label().to_owned()).unwrap_or_default();
+    let is_head = x.is_head();
+    let ours = std::mem::take(&mut x.headers);
+    let sending = x.sending()?;
+    let informational = answer.status.is_informational();
+    if !informational {
+        sending.status = Some(answer.status.as_u16());
+        let class = match answer.status.as_u16() {
+            200..=299 => "2xx",
+            300..=399 => "3xx",
+            400..=499 => "4xx",
+            _ => "5xx",
+        };
+        broker.metrics.upstream_answers.with_label_values(&[&route, class]).inc();
+    }
+    let _ = answer.set_reason_phrase(None);
+    for name in STRIPPED {
+        answer.remove_header(&name);
+    }
+    let bodyless = is_head || informational || matches!(answer.status.as_u16(), 204 | 304);
+    let encoded = answer.headers.get(header::CONTENT_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
+    if encoded && !bodyless && sending.credential.is_some() {
+        sending.fail("encoded_answer");
+        return Err(Error::explain(ErrorType::HTTPStatus(502), "upstream encoded an answer that was asked for plain"));
+    }
+    mask_headers(answer, sending);
+    if let Some((from, to)) = sending.guard.base().map(|(f, t)| (f.to_owned(), t.to_owned())) {
+        rewrite_header(answer, header::LOCATION, |v| moved(v, &from, &to));
+        rewrite_header(answer, header::LINK, |v| moved_link(v, &from, &to));
+        let json = answer.headers.get(header::CONTENT_TYPE).is_some_and(|v| is_json(v.as_bytes()));
+        if json && !bodyless && sending.guard.rewrite_json() {
+            answer.remove_header(&header::CONTENT_LENGTH);
+            answer.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+        }
+    }
+    if !informational {
+        for (name, value) in ours {
+            answer.insert_header(HeaderName::from_static(name), value)?;
+        }
+    }
+    Ok(())
+}
+
+/// An outcome for a permit that was spent without anything leaving the gateway.
+pub(crate) fn nothing_sent(now: Timestamp) -> Outcome {
+    Outcome::ended(OutcomeState::Aborted, now)
+}
+
+fn mask_headers(answer: &mut ResponseHeader, sending: &mut crate::exchange::Sending) {
+    let Some(echoes) = sending.guard.echoes().cloned() else { return };
+    let echoing: Vec<HeaderName> =
+        answer.headers.iter().filter(|(_, v)| echoes.found_in(v.as_bytes())).map(|(n, _)| n.clone()).collect();
+    for name in echoing {
+        let values: Vec<Vec<u8>> = answer.headers.get_all(&name).iter().map(|v| v.as_bytes().to_vec()).collect();
+        answer.remove_header(&name);
+        for mut value in values {
+            sending.guard.note_masked(echoes.mask(&mut value));
+            if let Ok(value) = HeaderValue::from_bytes(&value) {
+                let _ = answer.append_header(name.clone(), value);
+            }
+        }
+    }
+    // A header name can be an echo as well; such a header goes.
+    let named: Vec<HeaderName> = answer.headers.keys().filter(|n| echoes.found_in(n.as_str().as_bytes())).cloned().collect();
+    for name in named {
+        answer.remove_header(&name);
+        sending.guard.note_masked(1);
+    }
+}
+
+fn rewrite_header(answer: &mut ResponseHeader, name: HeaderName, rewrite: impl Fn(&str) -> Option<String>) {
+    let moved = answer.headers.get(&name).and_then(|v| v.to_str().ok()).and_then(rewrite);
+    if let Some(value) = moved {
+        let _ = answer.insert_header(name, value);
+    }
+}
+
+fn is_json(content_type: &[u8]) -> bool {
+    let essence = content_type.split(|b| *b == b';').next().unwrap_or_default().trim_ascii();
+    essence.eq_ignore_ascii_case(b"application/json") || essence.to_ascii_lowercase().ends_with(b"+json")
+}
+
+fn internal(what: &'static str) -> Box<Error> {
+    Error::explain(ErrorType::InternalError, what)
+}
+
+/// Hop-by-hop, ways around the gateway, and state of the upstream's own with the credential's owner.
+const STRIPPED: [HeaderName; 7] = [
+    HeaderName::from_static("alt-svc"),
+    HeaderName::from_static("set-cookie"),
+    HeaderName::from_static("set-cookie2"),
+    HeaderName::from_static("aegis-decision"),
+    HeaderName::from_static("aegis-receipt"),
+    HeaderName::from_static("aegis-action-hash"),
+    HeaderName::from_static("aegis-reason"),
+];
