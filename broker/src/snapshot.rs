@@ -7,7 +7,7 @@ use aegis_connectors::{Connector, declared::DeclaredTools, github::GithubConnect
 
 use crate::{
     config::{self, ConnectorKind, Problem, Route, RouteConfig, Severity, Unmapped},
-    policy::{PolicyEngine, PolicySource},
+    policy::{self, PolicyEngine, PolicySource},
 };
 
 /// What an admin edits, as text.
@@ -90,11 +90,11 @@ impl Snapshot {
         let tools = config.as_ref().map_or_else(Vec::new, |c| c.tools.clone());
         let engine = match PolicyEngine::load(&sources.policies, &grammars.catalogs(), &tools, &routes) {
             Ok((engine, warnings)) => {
-                problems.extend(warnings.into_iter().map(Problem::from));
+                problems.extend(warnings.into_iter().map(|w| located(w.0, Severity::Warning)));
                 Some(engine)
             }
             Err(errors) => {
-                problems.extend(errors.into_iter().map(Problem::from));
+                problems.extend(errors.into_iter().map(|e| located(e, Severity::Error)));
                 None
             }
         };
@@ -150,6 +150,11 @@ impl Snapshot {
         }
         Self { hash: sha256(&text), config, engine, scopes, by_name, by_host, declared }
     }
+}
+
+fn located(problem: policy::Problem, severity: Severity) -> Problem {
+    let help = problem.help.map(|h| format!("; {h}")).unwrap_or_default();
+    Problem { file: problem.file, line: problem.line as usize, message: format!("{}{help}", problem.message), severity }
 }
 
 fn scope(route: &Arc<Route>, grammars: &Grammars) -> Scope {

@@ -39,7 +39,11 @@ impl Connector for DeclaredTools {
     fn validate(&self, call: ToolCall) -> Result<Call, Refusal> {
         let qualified = format!("{}.{}", call.tool, call.action);
         let Some(entry) = self.by_name.get(&qualified) else {
-            return Err(refuse("unknown_action", format!("`tool_call.action`: no tool `{qualified}` is declared"), StatusCode::BAD_REQUEST));
+            return Err(refuse(
+                "unknown_action",
+                format!("`tool_call.action`: no tool `{qualified}` is declared"),
+                StatusCode::BAD_REQUEST,
+            ));
         };
         if call.mutates_state != entry.mutates_state {
             let message = format!("`tool_call.mutates_state`: `{qualified}` is declared as {}", entry.class.as_str());
@@ -49,21 +53,39 @@ impl Connector for DeclaredTools {
             (Some(template), Some(resource)) if fits(template, resource) => {}
             (None, None) => {}
             (Some(template), _) => {
-                return Err(refuse("bad_resource", format!("`tool_call.resource`: expected the form `{template}`"), StatusCode::BAD_REQUEST));
+                return Err(refuse(
+                    "bad_resource",
+                    format!("`tool_call.resource`: expected the form `{template}`"),
+                    StatusCode::BAD_REQUEST,
+                ));
             }
             (None, Some(_)) => {
-                return Err(refuse("bad_resource", "`tool_call.resource`: must be null for this tool".into(), StatusCode::BAD_REQUEST));
+                return Err(refuse(
+                    "bad_resource",
+                    "`tool_call.resource`: must be null for this tool".into(),
+                    StatusCode::BAD_REQUEST,
+                ));
             }
         }
         for (name, value) in &call.parameters {
             if let Some(parameter) = entry.parameters.get(name)
                 && !of_type(&parameter.ty, value)
             {
-                return Err(refuse("bad_parameter", format!("`tool_call.parameters.{name}`: wrong type"), StatusCode::BAD_REQUEST));
+                return Err(refuse(
+                    "bad_parameter",
+                    format!("`tool_call.parameters.{name}`: wrong type"),
+                    StatusCode::BAD_REQUEST,
+                ));
             }
         }
-        let resource = call.resource.iter().zip(&entry.resource_types).map(|(id, ty)| EntityRef { ty: ty.clone(), id: id.clone() }).collect();
-        let action = Action::new(call).map_err(|e| refuse("bad_action", format!("`tool_call`: {e}"), StatusCode::BAD_REQUEST))?;
+        let resource = call
+            .resource
+            .iter()
+            .zip(&entry.resource_types)
+            .map(|(id, ty)| EntityRef { ty: ty.clone(), id: id.clone() })
+            .collect();
+        let action = Action::new(call)
+            .map_err(|e| refuse("bad_action", format!("`tool_call`: {e}"), StatusCode::BAD_REQUEST))?;
         Ok(Call { action, class: entry.class, entry: entry.clone(), resource, sending: Default::default() })
     }
 
@@ -149,7 +171,14 @@ mod tests {
         assert!(fits("svc/{name}", "svc/api"));
         assert!(fits("{name}", "x"));
         assert!(fits("fixed", "fixed"));
-        for (template, resource) in [("{repo}#{n}", "a/b"), ("{repo}#{n}", "#7"), ("{repo}#{n}", "a#"), ("svc/{name}", "svc/"), ("fixed", "fixed2"), ("{a}/end", "x/other")] {
+        for (template, resource) in [
+            ("{repo}#{n}", "a/b"),
+            ("{repo}#{n}", "#7"),
+            ("{repo}#{n}", "a#"),
+            ("svc/{name}", "svc/"),
+            ("fixed", "fixed2"),
+            ("{a}/end", "x/other"),
+        ] {
             assert!(!fits(template, resource), "{template} {resource}");
         }
     }

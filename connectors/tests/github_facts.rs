@@ -8,7 +8,12 @@ use serde_json::{Map, Value, json};
 use support::{Request, header, sent};
 
 /// Reads until the fact is known or cannot be; returns the paths read.
-fn learn(call: &Call, fact: &str, known: &mut Map<String, Value>, answer: impl Fn(&str) -> (u16, Value)) -> Vec<String> {
+fn learn(
+    call: &Call,
+    fact: &str,
+    known: &mut Map<String, Value>,
+    answer: impl Fn(&str) -> (u16, Value),
+) -> Vec<String> {
     let github = GithubConnector::new();
     let mut paths = Vec::new();
     while let FactStep::Read(read) = github.fact_step(call, fact, known) {
@@ -28,7 +33,10 @@ fn call(line: &str, body: Value) -> Call {
 
 fn origin(path: &str) -> (u16, Value) {
     match path {
-        "/repos/octo/payments/pulls/482" => (200, json!({"head":{"sha":"6dcb09b5","ref":"fix"},"base":{"ref":"release/1.x"},"user":{"login":"Mona"},"draft":false})),
+        "/repos/octo/payments/pulls/482" => (
+            200,
+            json!({"head":{"sha":"6dcb09b5","ref":"fix"},"base":{"ref":"release/1.x"},"user":{"login":"Mona"},"draft":false}),
+        ),
         "/repos/octo/payments/branches/release%2F1.x" => (200, json!({"name":"release/1.x","protected":true})),
         "/repos/octo/payments" => (200, json!({"default_branch":"main"})),
         "/repos/octo/payments/branches/main" => (200, json!({"name":"main","protected":true})),
@@ -43,7 +51,10 @@ fn a_merge_knows_its_base_branch_and_head() {
     let mut known = Map::new();
     let paths = learn(&merge, "base_protected", &mut known, origin);
     assert_eq!(paths, ["/repos/octo/payments/pulls/482", "/repos/octo/payments/branches/release%2F1.x"]);
-    assert_eq!(Value::Object(known.clone()), json!({"author":"mona","base_branch":"release/1.x","base_protected":true,"draft":false,"head_branch":"fix","head_sha":"6dcb09b5"}));
+    assert_eq!(
+        Value::Object(known.clone()),
+        json!({"author":"mona","base_branch":"release/1.x","base_protected":true,"draft":false,"head_branch":"fix","head_sha":"6dcb09b5"})
+    );
     for fact in merge.entry.facts.keys() {
         assert!(learn(&merge, fact, &mut known, origin).is_empty(), "{fact}");
     }
@@ -67,13 +78,43 @@ fn a_fact_that_cannot_be_read_is_absent_and_not_asked_for_again() {
 fn a_write_knows_whether_its_branch_is_protected() {
     let put = "PUT /repos/octo/payments/contents/a";
     for (line, body, reads, protected) in [
-        (put, json!({"message":"m","content":""}), vec!["/repos/octo/payments", "/repos/octo/payments/branches/main"], json!(true)),
-        (put, json!({"message":"m","content":"","branch":"dev"}), vec!["/repos/octo/payments/branches/dev"], json!(false)),
-        (put, json!({"message":"m","content":"","branch":"refs/heads/main"}), vec!["/repos/octo/payments/branches/main"], json!(true)),
-        (put, json!({"message":"m","content":"","branch":"gone"}), vec!["/repos/octo/payments/branches/gone"], Value::Null),
-        ("PATCH /repos/octo/payments/git/refs/heads/main", json!({"sha":"x"}), vec!["/repos/octo/payments/branches/main"], json!(true)),
+        (
+            put,
+            json!({"message":"m","content":""}),
+            vec!["/repos/octo/payments", "/repos/octo/payments/branches/main"],
+            json!(true),
+        ),
+        (
+            put,
+            json!({"message":"m","content":"","branch":"dev"}),
+            vec!["/repos/octo/payments/branches/dev"],
+            json!(false),
+        ),
+        (
+            put,
+            json!({"message":"m","content":"","branch":"refs/heads/main"}),
+            vec!["/repos/octo/payments/branches/main"],
+            json!(true),
+        ),
+        (
+            put,
+            json!({"message":"m","content":"","branch":"gone"}),
+            vec!["/repos/octo/payments/branches/gone"],
+            Value::Null,
+        ),
+        (
+            "PATCH /repos/octo/payments/git/refs/heads/main",
+            json!({"sha":"x"}),
+            vec!["/repos/octo/payments/branches/main"],
+            json!(true),
+        ),
         ("PATCH /repos/octo/payments/git/refs/tags/v1", json!({"sha":"x"}), vec![], Value::Null),
-        ("POST /repos/octo/payments/merges", json!({"base":"main","head":"x"}), vec!["/repos/octo/payments/branches/main"], json!(true)),
+        (
+            "POST /repos/octo/payments/merges",
+            json!({"base":"main","head":"x"}),
+            vec!["/repos/octo/payments/branches/main"],
+            json!(true),
+        ),
     ] {
         let mut known = Map::new();
         assert_eq!(learn(&call(line, body.clone()), "branch_protected", &mut known, origin), reads, "{line} {body}");

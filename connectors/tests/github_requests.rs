@@ -23,7 +23,14 @@ fn a_merge_is_the_same_action_through_every_door() {
         assert_eq!(mapped.upstream.path_and_query, "/repos/octo/payments/pulls/482/merge");
         assert_eq!(sent(&mapped), r#"{"merge_method":"squash"}"#);
         let ids: Vec<_> = mapped.calls[0].resource.iter().map(|r| format!("{}::{}", r.ty, r.id)).collect();
-        assert_eq!(ids, ["GitHub::PullRequest::octo/payments#482", "GitHub::Repository::octo/payments", "GitHub::Organization::octo"]);
+        assert_eq!(
+            ids,
+            [
+                "GitHub::PullRequest::octo/payments#482",
+                "GitHub::Repository::octo/payments",
+                "GitHub::Organization::octo"
+            ]
+        );
     }
 }
 
@@ -36,7 +43,10 @@ fn names_are_lower_case_in_the_action_and_as_sent_upstream() {
     assert_eq!(mapped.upstream.path_and_query, "/repos/Octo/Payments/branches/Main");
     let mapped = Request::new("PUT /repos/o/r/collaborators/Mallory").json(&json!({})).send(&github()).unwrap();
     assert_eq!(five(&mapped)["parameters"]["username"], "mallory");
-    let refused = sdk(&github(), &json!({"tool":"github","action":"get_repository","resource":"Octo/payments","mutates_state":false,"parameters":{}}));
+    let refused = sdk(
+        &github(),
+        &json!({"tool":"github","action":"get_repository","resource":"Octo/payments","mutates_state":false,"parameters":{}}),
+    );
     let refused = refused.unwrap_err();
     assert_eq!(refused.reason, "bad_resource");
     assert!(refused.detail.contains("`octo`") && refused.detail.contains("`{owner}/{repo}`"), "{}", refused.detail);
@@ -45,14 +55,45 @@ fn names_are_lower_case_in_the_action_and_as_sent_upstream() {
 #[test]
 fn hostile_paths_are_refused() {
     for path in [
-        "/repos/o/r/%2e%2e/x", "/repos/o/r/../x", "/repos/o/./r", "/repos/o//r", "/repos/o/r/", "/repos//r", "/repos/o/r;a=b",
-        "/repos/o/r%252e", "/repos/o/%c0%ae", "/repos/o/r\\x", "/repos/o/r%5Cx", "/repos/o%2Fr", "/repos/o/r%2F..%2Fx",
-        "/%72epos/o/r", "/repos/o/%72", "/repos/o/r%00", "/repos/o/r%0d%0aX:%20y", "/repos/o/r%7f", "/repos/o/r%ff", "/repos/o/r%",
-        "/repos/o/r.git", "/repos/o/r.GIT", "/repos/o/r.wiki", "/repos/-o/r", "/repos/o/r%20x", "/repos/o/r\u{e9}",
-        "/repos/o/r/contents/../../../../user", "/repos/o/r/contents/a/%2e%2e/b", "/repos/o/r/contents/a%2F..%2Fb",
-        "/repos/o/r/contents/a//b", "/repos/o/r/contents/a%2F%2Fb", "/repos/o/r/contents/a/", "/repos/o/r/contents/%2Fetc",
-        "/repos/o/r/issues/01", "/repos/o/r/pulls/%31", "/users/..%2Fadmin",
-        "/repos/o/r/branches/x%2Fprotection", "/repos/o/r/environments/a%2Fsecrets", "/orgs/o/teams/a%2Fb",
+        "/repos/o/r/%2e%2e/x",
+        "/repos/o/r/../x",
+        "/repos/o/./r",
+        "/repos/o//r",
+        "/repos/o/r/",
+        "/repos//r",
+        "/repos/o/r;a=b",
+        "/repos/o/r%252e",
+        "/repos/o/%c0%ae",
+        "/repos/o/r\\x",
+        "/repos/o/r%5Cx",
+        "/repos/o%2Fr",
+        "/repos/o/r%2F..%2Fx",
+        "/%72epos/o/r",
+        "/repos/o/%72",
+        "/repos/o/r%00",
+        "/repos/o/r%0d%0aX:%20y",
+        "/repos/o/r%7f",
+        "/repos/o/r%ff",
+        "/repos/o/r%",
+        "/repos/o/r.git",
+        "/repos/o/r.GIT",
+        "/repos/o/r.wiki",
+        "/repos/-o/r",
+        "/repos/o/r%20x",
+        "/repos/o/r\u{e9}",
+        "/repos/o/r/contents/../../../../user",
+        "/repos/o/r/contents/a/%2e%2e/b",
+        "/repos/o/r/contents/a%2F..%2Fb",
+        "/repos/o/r/contents/a//b",
+        "/repos/o/r/contents/a%2F%2Fb",
+        "/repos/o/r/contents/a/",
+        "/repos/o/r/contents/%2Fetc",
+        "/repos/o/r/issues/01",
+        "/repos/o/r/pulls/%31",
+        "/users/..%2Fadmin",
+        "/repos/o/r/branches/x%2Fprotection",
+        "/repos/o/r/environments/a%2Fsecrets",
+        "/orgs/o/teams/a%2Fb",
     ] {
         let line = format!("GET {path}");
         let reason = Request::new(&line).refusal(&github());
@@ -65,10 +106,25 @@ fn hostile_paths_are_refused() {
 #[test]
 fn what_is_not_in_the_catalog_is_unknown() {
     for line in [
-        "GET /Repos/o/r", "GET /REPOS/o/r", "GET /repos/o/r/Issues", "GET /repos/o", "POST /repos/o/r", "OPTIONS /repos/o/r",
-        "GET /repositories/1296269/issues", "POST /graphql", "POST /api/graphql", "GET /api/v3/api/v3/user", "GET /api/v4/user",
-        "POST /orgs/o/teams/x", "POST /orgs/o/secret_scanning/enable_everything", "GET /repos/o/r/issues/x", "GET /repos/o/r/pulls/0x1",
-        "DELETE /repos/o/r/branches/a/protection/nothing", "GET /internal", "PROPFIND /repos/o/r", "GET /user/keys/abc",
+        "GET /Repos/o/r",
+        "GET /REPOS/o/r",
+        "GET /repos/o/r/Issues",
+        "GET /repos/o",
+        "POST /repos/o/r",
+        "OPTIONS /repos/o/r",
+        "GET /repositories/1296269/issues",
+        "POST /graphql",
+        "POST /api/graphql",
+        "GET /api/v3/api/v3/user",
+        "GET /api/v4/user",
+        "POST /orgs/o/teams/x",
+        "POST /orgs/o/secret_scanning/enable_everything",
+        "GET /repos/o/r/issues/x",
+        "GET /repos/o/r/pulls/0x1",
+        "DELETE /repos/o/r/branches/a/protection/nothing",
+        "GET /internal",
+        "PROPFIND /repos/o/r",
+        "GET /user/keys/abc",
     ] {
         assert_eq!(Request::new(line).refusal(&github()), "unknown_operation", "{line}");
     }
@@ -96,7 +152,10 @@ fn slashes_are_data_only_where_the_api_has_them() {
     }
     for line in ["GET /repos/o/r/contents", "GET /repos/o/r/contents/"] {
         let mapped = Request::new(line).send(&github()).unwrap();
-        assert_eq!((five(&mapped)["parameters"]["path"].as_str(), mapped.calls[0].entry.name.as_str()), (Some(""), "get_file_contents"));
+        assert_eq!(
+            (five(&mapped)["parameters"]["path"].as_str(), mapped.calls[0].entry.name.as_str()),
+            (Some(""), "get_file_contents")
+        );
         assert_eq!(mapped.upstream.path_and_query, "/repos/o/r/contents");
     }
 }
@@ -123,7 +182,8 @@ fn literals_go_before_variables() {
 
 #[test]
 fn queries_are_typed_and_known() {
-    let mapped = Request::new("GET /repos/o/r/issues?state=open&per_page=50&page=2&labels=a,b").send(&github()).unwrap();
+    let mapped =
+        Request::new("GET /repos/o/r/issues?state=open&per_page=50&page=2&labels=a,b").send(&github()).unwrap();
     assert_eq!(five(&mapped)["parameters"], json!({"state":"open","per_page":50,"page":2,"labels":"a,b"}));
     assert_eq!(mapped.upstream.path_and_query, "/repos/o/r/issues?state=open&per_page=50&page=2&labels=a,b");
     let mapped = Request::new("GET /repos/o/r/branches?protected=true").send(&github()).unwrap();
@@ -178,7 +238,18 @@ fn only_listed_headers_go_upstream() {
         .unwrap();
     let mut names: Vec<_> = mapped.upstream.headers.iter().map(|(n, _)| n.as_str()).collect();
     names.sort_unstable();
-    assert_eq!(names, ["accept", "accept-encoding", "if-none-match", "time-zone", "traceparent", "user-agent", "x-github-api-version"]);
+    assert_eq!(
+        names,
+        [
+            "accept",
+            "accept-encoding",
+            "if-none-match",
+            "time-zone",
+            "traceparent",
+            "user-agent",
+            "x-github-api-version"
+        ]
+    );
     assert_eq!(header(&mapped, "accept-encoding"), Some("identity"));
     assert_eq!(five(&mapped)["parameters"], json!({}), "a read is the same in any zone");
 
@@ -202,7 +273,13 @@ fn only_listed_headers_go_upstream() {
 fn bodies_are_one_json_object_of_the_right_types() {
     let create = || Request::new("POST /repos/o/r/issues");
     // Clients that leave the type out, or name GitHub's own.
-    for media in [None, Some("application/json"), Some("application/json; charset=UTF-8"), Some("application/vnd.github+json"), Some("application/vnd.github.v3+json")] {
+    for media in [
+        None,
+        Some("application/json"),
+        Some("application/json; charset=UTF-8"),
+        Some("application/vnd.github+json"),
+        Some("application/vnd.github.v3+json"),
+    ] {
         let mut request = create().body(r#"{ "title" : "t", "body":null, "extra":{"b":1,"a":[2.0]} }"#);
         request.headers.extend(media.map(|m| ("content-type", m)));
         let mapped = request.send(&github()).unwrap();
@@ -234,8 +311,11 @@ fn bodies_are_one_json_object_of_the_right_types() {
     let named = create().json(&json!({"title":"a","assignees":["me",1]})).send(&github()).unwrap_err();
     assert!(named.detail.contains("`assignees[1]`"), "{}", named.detail);
     for (name, value) in [
-        ("content-type", "application/x-www-form-urlencoded"), ("content-type", "text/plain"), ("content-type", "multipart/form-data; boundary=x"),
-        ("content-type", "application/json; charset=utf-7"), ("content-type", "application/json; charset=utf-16"),
+        ("content-type", "application/x-www-form-urlencoded"),
+        ("content-type", "text/plain"),
+        ("content-type", "multipart/form-data; boundary=x"),
+        ("content-type", "application/json; charset=utf-7"),
+        ("content-type", "application/json; charset=utf-16"),
     ] {
         assert_eq!(create().header(name, value).body("{}").refusal(&github()), "bad_media_type", "{value}");
     }
@@ -248,7 +328,8 @@ fn bodies_are_one_json_object_of_the_right_types() {
 #[test]
 fn a_bare_array_is_read_as_the_member_it_stands_for() {
     let array = Request::new("POST /repos/o/r/issues/5/labels").json(&json!(["bug"])).send(&github()).unwrap();
-    let object = Request::new("POST /repos/o/r/issues/5/labels").json(&json!({"labels":["bug"]})).send(&github()).unwrap();
+    let object =
+        Request::new("POST /repos/o/r/issues/5/labels").json(&json!({"labels":["bug"]})).send(&github()).unwrap();
     assert_eq!(array.calls[0].action.hash(), object.calls[0].action.hash());
     assert_eq!(sent(&array), r#"{"labels":["bug"]}"#);
 }
@@ -262,7 +343,8 @@ fn a_body_member_with_the_name_of_a_path_variable_is_told_apart() {
     let both = Request::new(line).json(&json!({"name":"NEW","body.name":"X"}));
     assert_eq!(both.refusal(&github()), "bad_body");
     // Not in the catalog, but Rails would merge it: it cannot pose as the path's.
-    let mapped = Request::new("POST /repos/o/r/issues").json(&json!({"title":"t","owner":"evil"})).send(&github()).unwrap();
+    let mapped =
+        Request::new("POST /repos/o/r/issues").json(&json!({"title":"t","owner":"evil"})).send(&github()).unwrap();
     assert_eq!(five(&mapped)["parameters"]["body.owner"], "evil");
     assert_eq!(five(&mapped)["resource"], "o/r");
 }
@@ -295,16 +377,25 @@ fn bounds_are_larger_where_files_are_written() {
 
 #[test]
 fn an_asset_is_streamed_and_its_type_counts() {
-    let mapped = Request::new("POST /repos/o/r/releases/1/assets?name=a.zip").header("content-type", "application/zip").body("PK").send(&github()).unwrap();
+    let mapped = Request::new("POST /repos/o/r/releases/1/assets?name=a.zip")
+        .header("content-type", "application/zip")
+        .body("PK")
+        .send(&github())
+        .unwrap();
     assert!(matches!(mapped.upstream.body, UpstreamBody::Stream));
-    assert_eq!(five(&mapped)["parameters"], json!({"release_id":1,"name":"a.zip","content_type":"application/zip","body":{"$stream":{"bytes":2}}}));
+    assert_eq!(
+        five(&mapped)["parameters"],
+        json!({"release_id":1,"name":"a.zip","content_type":"application/zip","body":{"$stream":{"bytes":2}}})
+    );
 }
 
 #[test]
 fn workflow_files_are_planted_not_written() {
     let write = |path: &str| {
         let line = format!("PUT /repos/o/r/contents/{path}");
-        Request::new(&line).json(&json!({"message":"m","content":"YQ=="})).send(&github()).unwrap().calls[0].class.as_str()
+        Request::new(&line).json(&json!({"message":"m","content":"YQ=="})).send(&github()).unwrap().calls[0]
+            .class
+            .as_str()
     };
     assert_eq!(write(".github/workflows/ci.yml"), "persist");
     assert_eq!(write(".GitHub%2FWorkflows%2Fci.yml"), "persist");

@@ -40,7 +40,9 @@ fn value_of(ty: &Value) -> Value {
             "opaque" => json!({"any": [1, "thing", null]}),
             other => panic!("{other}"),
         },
-        Value::Object(members) => members.iter().map(|(k, t)| (k.trim_end_matches('!').to_owned(), value_of(t))).collect(),
+        Value::Object(members) => {
+            members.iter().map(|(k, t)| (k.trim_end_matches('!').to_owned(), value_of(t))).collect()
+        }
         other => panic!("{other}"),
     }
 }
@@ -170,7 +172,11 @@ fn names_are_unique_valid_and_locked() {
     assert_eq!(github.catalog().len(), 1223);
     for entry in github.catalog() {
         assert_eq!(lock.get(entry.operation.as_str()), Some(&entry.name.as_str()), "{}", entry.operation);
-        assert!(entry.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'), "{}", entry.name);
+        assert!(
+            entry.name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'_'),
+            "{}",
+            entry.name
+        );
         assert!(!entry.parameters.keys().any(|k| k.is_empty()), "{}", entry.name);
         assert_eq!(entry.resource.is_some(), !entry.resource_types.is_empty());
         let found = github.entry(&entry.name).unwrap();
@@ -194,10 +200,20 @@ fn well_known_names_stay() {
         ("update_reference", "PATCH /repos/{owner}/{repo}/git/refs/{ref}", "write", "high"),
         ("create_deployment", "POST /repos/{owner}/{repo}/deployments", "write", "high"),
         ("delete_branch_protection", "DELETE /repos/{owner}/{repo}/branches/{branch}/protection", "admin", "critical"),
-        ("create_installation_access_token_for_app", "POST /app/installations/{installation_id}/access_tokens", "mint", "critical"),
+        (
+            "create_installation_access_token_for_app",
+            "POST /app/installations/{installation_id}/access_tokens",
+            "mint",
+            "critical",
+        ),
         ("create_repository_webhook", "POST /repos/{owner}/{repo}/hooks", "persist", "high"),
         ("create_deploy_key", "POST /repos/{owner}/{repo}/keys", "persist", "high"),
-        ("actions_create_or_update_repository_secret", "PUT /repos/{owner}/{repo}/actions/secrets/{secret_name}", "persist", "high"),
+        (
+            "actions_create_or_update_repository_secret",
+            "PUT /repos/{owner}/{repo}/actions/secrets/{secret_name}",
+            "persist",
+            "high",
+        ),
         ("run_workflow", "POST /repos/{owner}/{repo}/actions/workflows/{workflow_id}/dispatches", "persist", "high"),
         ("add_repository_collaborator", "PUT /repos/{owner}/{repo}/collaborators/{username}", "admin", "high"),
         ("render_markdown_document", "POST /markdown", "read", "low"),
@@ -216,7 +232,12 @@ fn only_reads_leave_no_trace() {
     for entry in GithubConnector::new().catalog() {
         let read_only = !entry.mutates_state;
         if read_only {
-            assert!(matches!(entry.class.as_str(), "read" | "mint"), "{} changes nothing but is {:?}", entry.name, entry.class);
+            assert!(
+                matches!(entry.class.as_str(), "read" | "mint"),
+                "{} changes nothing but is {:?}",
+                entry.name,
+                entry.class
+            );
         } else {
             assert_ne!(entry.class.as_str(), "read", "{}", entry.name);
         }

@@ -79,7 +79,7 @@ impl PolicyEngine {
     pub(super) fn assemble(hash: Digest, policies: Vec<Arc<Loaded>>, types: TypeNames) -> Self {
         let by_id = policies.iter().zip(0_u32..).map(|(p, n)| (p.info.id.clone(), n)).collect();
         let index = Index::new(policies.iter().map(|p| &p.scope));
-        let weigh = |_: &Box<[u32]>, slice: &Arc<Slice>| u32::try_from(slice.members.len() + 1).unwrap_or(u32::MAX);
+        let weigh = |_: &_, slice: &Arc<Slice>| u32::try_from(slice.members.len() + 1).unwrap_or(u32::MAX);
         let slices = Cache::builder().max_capacity(MAX_SLICED).weigher(weigh).build();
         let (authorizer, memo) = (Authorizer::new(), Memo::new());
         Self { hash, policies, by_id, index, types, authorizer, memo, slices, next_slice: AtomicU64::new(0) }

@@ -66,7 +66,10 @@ pub(super) enum Kind {
 pub(super) enum Body {
     None,
     /// A JSON object; a bare array stands for the member `list`.
-    Json { members: BTreeMap<String, Parameter>, list: Option<String> },
+    Json {
+        members: BTreeMap<String, Parameter>,
+        list: Option<String>,
+    },
     /// Text of any kind.
     Text,
     /// Bytes that are not read.
@@ -150,7 +153,9 @@ impl Line {
         // What only repeats another operation's request line needs no grammar of its own.
         let pieces = match self.same_as {
             Some(_) => Vec::new(),
-            None => path.split('/').skip(1).filter(|p| !p.is_empty()).map(|p| self.piece(p)).collect::<Result<_, _>>()?,
+            None => {
+                path.split('/').skip(1).filter(|p| !p.is_empty()).map(|p| self.piece(p)).collect::<Result<_, _>>()?
+            }
         };
         let entities: Vec<(Arc<str>, Template)> =
             self.entities.iter().map(|(ty, id)| (ty.clone(), Template::parse(id))).collect();
@@ -268,5 +273,6 @@ impl Type {
 #[expect(clippy::expect_used, reason = "the table is part of the program, and a test reads it")]
 static CATALOG: LazyLock<Catalog> = LazyLock::new(|| {
     // INVARIANT: `github.jsonl` is generated, embedded and read by this crate's tests.
-    Catalog::parse(include_str!("../../data/github.jsonl"), super::uris::graph()).expect("the embedded catalog is sound")
+    Catalog::parse(include_str!("../../data/github.jsonl"), super::uris::graph())
+        .expect("the embedded catalog is sound")
 });

@@ -46,7 +46,13 @@ mod tests {
             let parameters = json!({ "path": path });
             class("repos/create-or-update-file-contents", AccessClass::Write, parameters.as_object().unwrap())
         };
-        for path in [".github/workflows/a.yml", ".GitHub/Workflows/a", ".github/actions/x/action.yml", ".github//workflows/a", "./.github/workflows"] {
+        for path in [
+            ".github/workflows/a.yml",
+            ".GitHub/Workflows/a",
+            ".github/actions/x/action.yml",
+            ".github//workflows/a",
+            "./.github/workflows",
+        ] {
             assert_eq!(write(json!(path)), AccessClass::Persist, "{path}");
         }
         assert_eq!(write(json!({ "$bulk": {} })), AccessClass::Persist);

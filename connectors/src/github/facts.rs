@@ -7,9 +7,7 @@ use http::{HeaderMap, HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value};
 
 use super::GithubConnector;
-use crate::{
-    Call, Connector, FactRead, FactStep, Head, ParamType, UpstreamBody, UpstreamRequest, wire::path::encode,
-};
+use crate::{Call, Connector, FactRead, FactStep, Head, ParamType, UpstreamBody, UpstreamRequest, wire::path::encode};
 
 /// The facts that an operation can have.
 pub(super) fn of(operation: &str) -> BTreeMap<String, ParamType> {
@@ -50,9 +48,11 @@ pub(super) fn step(github: &GithubConnector, call: &Call, fact: &str, known: &Ma
             ("base_protected", Some(Value::String(base))) => branch_read(github, repository, base, BASE),
             // The pull request could not be read, so neither can its base.
             ("base_protected", Some(_)) => None,
-            _ => call.action.resource().and_then(|id| id.rsplit_once('#')).and_then(|(_, number)| {
-                read(github, &format!("/repos/{repository}/pulls/{number}"), PULL)
-            }),
+            _ => call
+                .action
+                .resource()
+                .and_then(|id| id.rsplit_once('#'))
+                .and_then(|(_, number)| read(github, &format!("/repos/{repository}/pulls/{number}"), PULL)),
         },
         Subject::Branch { parameter } => match (known.get(BRANCH_FACT), named_branch(call, parameter)) {
             (Some(Value::String(branch)), _) => branch_read(github, repository, branch, BRANCH),

@@ -25,7 +25,8 @@ pub(super) fn map(catalog: &Catalog, plan: Plan, body: Option<Bytes>) -> Result<
     let foreign = || refuse("internal", StatusCode::INTERNAL_SERVER_ERROR, "the plan is another connector's");
     let parsed = plan.parsed.downcast::<Parsed>().map_err(|_| foreign())?;
     let operation = catalog.at(parsed.operation).ok_or_else(foreign)?;
-    let Parsed { method, variables, path_and_query, mut parameters, mut headers, media_type, content_length, .. } = *parsed;
+    let Parsed { method, variables, path_and_query, mut parameters, mut headers, media_type, content_length, .. } =
+        *parsed;
 
     let body = body.filter(|b| !b.is_empty());
     let mut marker = None;
@@ -34,7 +35,10 @@ pub(super) fn map(catalog: &Catalog, plan: Plan, body: Option<Bytes>) -> Result<
             let media = media_type.as_deref().unwrap_or("application/octet-stream");
             parameters.insert("content_type".into(), media.into());
             marker = Some(stream_marker(content_length, None));
-            (UpstreamBody::Stream, Some(HeaderValue::from_str(media).map_err(|_| bad("bad_header", "bad `content-type`"))?))
+            (
+                UpstreamBody::Stream,
+                Some(HeaderValue::from_str(media).map_err(|_| bad("bad_header", "bad `content-type`"))?),
+            )
         }
         (_, None) => (UpstreamBody::Empty, None),
         (Body::Text, Some(bytes)) => {
@@ -60,7 +64,11 @@ pub(super) fn map(catalog: &Catalog, plan: Plan, body: Option<Bytes>) -> Result<
     headers.extend(content_type.map(|value| (header::CONTENT_TYPE, value)));
     let call = call(operation, &variables, parameters, marker)?;
     let rewrite = operation.uris.map(|root| Arc::new(AnswerUris(root)) as _);
-    Ok(Mapped { calls: vec![call], upstream: UpstreamRequest { method, path_and_query, headers, body: upstream }, rewrite })
+    Ok(Mapped {
+        calls: vec![call],
+        upstream: UpstreamRequest { method, path_and_query, headers, body: upstream },
+        rewrite,
+    })
 }
 
 /// The call that an operation with these variables and parameters is; they are checked already.

@@ -206,7 +206,9 @@ fn typed(name: &str, ty: &ParamType, text: &str) -> Result<Value, Refusal> {
     match (ty, text) {
         (ParamType::Boolean, "true") => Ok(Value::Bool(true)),
         (ParamType::Boolean, "false") => Ok(Value::Bool(false)),
-        (ParamType::Boolean, _) => Err(bad(BAD_QUERY, format!("the query parameter `{name}` must be `true` or `false`"))),
+        (ParamType::Boolean, _) => {
+            Err(bad(BAD_QUERY, format!("the query parameter `{name}` must be `true` or `false`")))
+        }
         (ParamType::Integer, _) if !resource::is_integer(text) => {
             Err(bad(BAD_QUERY, format!("the query parameter `{name}` must be a whole number")))
         }

@@ -83,7 +83,13 @@ mod tests {
         assert_eq!(same_page(asked, "/repositories/1296269/issues"), Some(asked));
         assert_eq!(same_page("/api/v3/orgs/octo/repos", "/organizations/9/repos"), Some("/api/v3/orgs/octo/repos"));
         assert_eq!(same_page("/users/octo/repos", "/user/583231/repos"), Some("/users/octo/repos"));
-        for linked in ["/repositories/1296269/pulls", "/repositories/x/issues", "/repositories//issues", "/repos/a/b/issues", "/user/1/issues"] {
+        for linked in [
+            "/repositories/1296269/pulls",
+            "/repositories/x/issues",
+            "/repositories//issues",
+            "/repos/a/b/issues",
+            "/user/1/issues",
+        ] {
             assert_eq!(same_page(asked, linked), None, "{linked}");
         }
         assert_eq!(same_page("/repos/octo", "/repositories/1"), None);
@@ -111,6 +117,8 @@ mod tests {
     fn the_challenge_is_github_s() {
         let reply = challenge();
         assert_eq!(reply.status, StatusCode::UNAUTHORIZED);
-        assert!(reply.headers.contains(&(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"GitHub\""))));
+        assert!(
+            reply.headers.contains(&(header::WWW_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"GitHub\"")))
+        );
     }
 }

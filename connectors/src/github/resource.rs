@@ -74,9 +74,8 @@ pub(super) fn is_valid(variable: &str, value: &str) -> bool {
         "owner" | "org" | "template_owner" | "repo_owner" | "username" | "target_user" | "assignee" => is_login(value),
         "repo" | "template_repo" | "repo_name" => is_repository(value),
         "pull_number" | "issue_number" | "team_id" | "installation_id" | "project_number" => is_integer(value),
-        "team_slug" | "enterprise-team" | "enterprise" | "gist_id" | "client_id" | "app_slug" | "codespace_name" | "user_id" => {
-            is_slug(value)
-        }
+        "team_slug" | "enterprise-team" | "enterprise" | "gist_id" | "client_id" | "app_slug" | "codespace_name"
+        | "user_id" => is_slug(value),
         _ => !value.is_empty(),
     }
 }
@@ -86,9 +85,25 @@ pub(super) fn is_valid(variable: &str, value: &str) -> bool {
 pub(super) fn is_caseless(variable: &str) -> bool {
     matches!(
         variable,
-        "owner" | "org" | "template_owner" | "repo_owner" | "username" | "target_user" | "assignee" | "repo"
-            | "template_repo" | "repo_name" | "team_slug" | "enterprise-team" | "enterprise" | "app_slug" | "gist_id"
-            | "codespace_name" | "environment_name" | "secret_name" | "actor_identifier"
+        "owner"
+            | "org"
+            | "template_owner"
+            | "repo_owner"
+            | "username"
+            | "target_user"
+            | "assignee"
+            | "repo"
+            | "template_repo"
+            | "repo_name"
+            | "team_slug"
+            | "enterprise-team"
+            | "enterprise"
+            | "app_slug"
+            | "gist_id"
+            | "codespace_name"
+            | "environment_name"
+            | "secret_name"
+            | "actor_identifier"
     )
 }
 
@@ -143,11 +158,26 @@ mod tests {
 
     #[test]
     fn names_are_github_s_own() {
-        assert!(is_valid("owner", "octo-org") && is_valid("username", "dependabot[bot]") && is_valid("repo", ".github"));
+        assert!(
+            is_valid("owner", "octo-org") && is_valid("username", "dependabot[bot]") && is_valid("repo", ".github")
+        );
         for (variable, value) in [
-            ("owner", ""), ("owner", "-a"), ("owner", "a.b"), ("owner", "a/b"), ("owner", "é"), ("repo", "a b"), ("repo", "."),
-            ("repo", "payments.git"), ("repo", "payments.GIT"), ("repo", "a.wiki"), ("pull_number", "01"), ("pull_number", "+1"),
-            ("pull_number", "-1"), ("pull_number", ""), ("pull_number", "9007199254740992"), ("team_slug", "a#b"),
+            ("owner", ""),
+            ("owner", "-a"),
+            ("owner", "a.b"),
+            ("owner", "a/b"),
+            ("owner", "é"),
+            ("repo", "a b"),
+            ("repo", "."),
+            ("repo", "payments.git"),
+            ("repo", "payments.GIT"),
+            ("repo", "a.wiki"),
+            ("pull_number", "01"),
+            ("pull_number", "+1"),
+            ("pull_number", "-1"),
+            ("pull_number", ""),
+            ("pull_number", "9007199254740992"),
+            ("team_slug", "a#b"),
         ] {
             assert!(!is_valid(variable, value), "{variable}={value}");
         }

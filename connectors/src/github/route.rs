@@ -5,10 +5,7 @@ use std::collections::HashMap;
 use http::Method;
 
 use super::catalog::{Kind, Operation, Piece};
-use crate::{
-    Refusal,
-    wire::path::Segment,
-};
+use crate::{Refusal, wire::path::Segment};
 
 /// Path templates of all operations, by method.
 #[derive(Default)]

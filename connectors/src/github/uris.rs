@@ -128,6 +128,9 @@ mod tests {
     fn links_of_a_repository_that_are_plain_strings_in_the_schema_count_too() {
         let answer = json!({"items":[{"archive_url":"1","owner":{"url":"2"},"description":"no"}],"total_count":1});
         assert_eq!(urls("search/repos", &answer), ["1", "2"]);
-        assert_eq!(urls("pulls/get", &json!({"head":{"repo":{"url":"1"},"ref":"no"},"_links":{"self":{"href":"2"}}})), ["1", "2"]);
+        assert_eq!(
+            urls("pulls/get", &json!({"head":{"repo":{"url":"1"},"ref":"no"},"_links":{"self":{"href":"2"}}})),
+            ["1", "2"]
+        );
     }
 }

@@ -28,7 +28,10 @@ pub(super) fn validate(catalog: &Catalog, call: ToolCall) -> Result<Call, Refusa
         return Err(unknown(format!("`{}` is the same operation as `{canonical}`; use that name", call.action)));
     }
     if call.mutates_state != operation.entry.mutates_state {
-        return Err(bad("bad_mutates_state", format!("`mutates_state` of this action is {}", operation.entry.mutates_state)));
+        return Err(bad(
+            "bad_mutates_state",
+            format!("`mutates_state` of this action is {}", operation.entry.mutates_state),
+        ));
     }
     let variables = read_resource(operation, call.resource.as_deref())?;
     check_path_parameters(operation, &call)?;
@@ -48,7 +51,8 @@ fn read_resource(operation: &Operation, resource: Option<&str>) -> Result<Variab
     let variables = template.read(resource).filter(|v| v.iter().all(|(name, value)| resource::is_valid(name, value)));
     let variables = variables.ok_or_else(|| bad("bad_resource", format!("`resource` must be {}", form(operation))))?;
     if let Some((name, value)) = variables.iter().find(|(name, value)| resource::canonical(name, value) != **value) {
-        let detail = format!("`resource` must be {}, with `{name}` in lower case: `{}`", form(operation), value.to_lowercase());
+        let detail =
+            format!("`resource` must be {}, with `{name}` in lower case: `{}`", form(operation), value.to_lowercase());
         return Err(bad("bad_resource", detail));
     }
     Ok(variables)
@@ -68,7 +72,9 @@ fn check_path_parameters(operation: &Operation, call: &ToolCall) -> Result<(), R
         }
         let ok = match (value, kind) {
             (Some(Value::String(text)), Kind::Words(words)) => words.contains(text),
-            (Some(Value::String(text)), _) => resource::is_valid(name, text) || (operation.optional_tail && text.is_empty()),
+            (Some(Value::String(text)), _) => {
+                resource::is_valid(name, text) || (operation.optional_tail && text.is_empty())
+            }
             // A missing one or one of another type is named by the type check.
             _ => true,
         };

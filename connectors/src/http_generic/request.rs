@@ -91,7 +91,8 @@ pub(super) fn plan(http: &HttpConnector, head: &Head<'_>) -> Result<Plan, Refusa
 
 pub(super) fn map(http: &HttpConnector, plan: Plan, body: Option<Bytes>) -> Result<Mapped, Refusal> {
     let foreign = |_| refuse("internal", StatusCode::INTERNAL_SERVER_ERROR, "the plan is another connector's");
-    let Parsed { entry, method, path, query, mut parameters, headers, stream, sending } = *plan.parsed.downcast().map_err(foreign)?;
+    let Parsed { entry, method, path, query, mut parameters, headers, stream, sending } =
+        *plan.parsed.downcast().map_err(foreign)?;
     let upstream = match body.filter(|b| !b.is_empty()) {
         _ if stream.is_some() => UpstreamBody::Stream,
         None => UpstreamBody::Empty,
@@ -116,7 +117,7 @@ pub(super) fn validate(http: &HttpConnector, call: ToolCall) -> Result<Call, Ref
     }
     let form = || bad("bad_resource", format!("`resource` must be `{}` and a normalised path", http.origin));
     let path = call.resource.as_deref().and_then(|r| r.strip_prefix(http.origin.as_str())).ok_or_else(form)?;
-    if normalise(path)? != path {
+    if !path.starts_with('/') || normalise(path)? != path {
         return Err(form());
     }
     let path = path.to_owned();
@@ -156,10 +157,8 @@ fn call(
             bad("bad_action", e.to_string())
         }
     })?;
-    let resource = vec![
-        EntityRef { ty: Arc::from(RESOURCE), id: url },
-        EntityRef { ty: Arc::from(HOST), id: http.host.clone() },
-    ];
+    let resource =
+        vec![EntityRef { ty: Arc::from(RESOURCE), id: url }, EntityRef { ty: Arc::from(HOST), id: http.host.clone() }];
     Ok(Call { action, class: entry.class, entry, resource, sending: BTreeMap::new() })
 }
 

@@ -75,10 +75,12 @@ mod tests {
 
     #[test]
     fn content_type_is_read_whole() {
-        let read = |v: &'static str| {
-            media_type(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(v))]))
-        };
-        assert_eq!(read("Application/JSON; Charset=\"UTF-8\""), Ok(Some(("application/json".into(), Some("utf-8".into())))));
+        let read =
+            |v: &'static str| media_type(&HeaderMap::from_iter([(header::CONTENT_TYPE, HeaderValue::from_static(v))]));
+        assert_eq!(
+            read("Application/JSON; Charset=\"UTF-8\""),
+            Ok(Some(("application/json".into(), Some("utf-8".into()))))
+        );
         assert!(read("application/json; charset=utf-7; charset=utf-8").is_err());
         assert!(read("application/json; x").is_err());
         let mut twice = HeaderMap::new();

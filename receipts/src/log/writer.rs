@@ -69,6 +69,23 @@ struct Draft {
     ts: i64,
 }
 
+/// How much of a segment leaves take.
+struct Size {
+    here: u64,
+    here_leaves: u64,
+    there: u64,
+}
+
+impl Draft {
+    fn size(&self) -> Size {
+        Size {
+            here: self.here.bytes.len() as u64,
+            here_leaves: self.here.starts.len() as u64,
+            there: self.there.bytes.len() as u64,
+        }
+    }
+}
+
 #[derive(Default)]
 struct Part {
     bytes: Vec<u8>,
@@ -121,7 +138,7 @@ impl Writer {
         }
         let draft = self.draft(leaves)?;
         match purpose {
-            Purpose::Ordinary => self.keep_room(&draft, self.open.len() as u64 + opening)?,
+            Purpose::Ordinary => self.keep_room(draft.size(), self.open.len() as u64 + opening)?,
             // As far as the reserved space does not reach, the write finds out.
             Purpose::Outcomes if draft.there.bytes.is_empty() => {}
             Purpose::Outcomes => self.prepare_next()?,
@@ -200,11 +217,10 @@ impl Writer {
 
     /// Refuses what would take the room of the outcomes in flight, wherever they will go:
     /// into this segment, or, when its leaves run out, into the next.
-    fn keep_room(&mut self, draft: &Draft, in_flight: u64) -> Result<(), LogError> {
+    fn keep_room(&mut self, Size { here, here_leaves, there }: Size, in_flight: u64) -> Result<(), LogError> {
         let step = self.options.preallocate;
-        let (here, there) = (draft.here.bytes.len() as u64, draft.there.bytes.len() as u64);
         let outcomes = (in_flight + 1) * OUTCOME_RESERVE;
-        let slots_left = self.current.slots() - draft.here.starts.len() as u64;
+        let slots_left = self.current.slots().saturating_sub(here_leaves);
         self.current.reserve(if there == 0 { here + outcomes } else { here }, step)?;
         if there > 0 || slots_left <= in_flight {
             self.prepare_next()?;
@@ -321,9 +337,9 @@ impl Writer {
     /// Whether an append could be made, as far as that can be told without one.
     pub fn probe(&mut self) -> Result<(), LogError> {
         if let Some(error) = self.last_error.clone() {
-            let nothing =
-                Draft { here: Part::default(), there: Part::default(), appended: Vec::new(), ts: self.chain.last_ts };
-            self.repair().and_then(|()| self.keep_room(&nothing, self.open.len() as u64)).map_err(|_| error)?;
+            let typical = Size { here: TYPICAL_LEAF as u64, here_leaves: 1, there: 0 };
+            let in_flight = self.open.len() as u64 + 1;
+            self.repair().and_then(|()| self.keep_room(typical, in_flight)).map_err(|_| error)?;
             self.last_error = None;
         }
         Ok(())

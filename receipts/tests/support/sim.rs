@@ -194,10 +194,20 @@ impl SimDisk {
         })))
     }
 
-    fn file(&self, path: &Path, create: bool) -> io::Result<Arc<dyn DiskFile>> {
+    /// A process that uses this disk, until it is killed.
+    pub fn process(&self) -> Arc<dyn Disk> {
+        Arc::new(Process { disk: self.clone(), epoch: self.state().epoch })
+    }
+
+    fn file(&self, path: &Path, create: bool, epoch: u64) -> io::Result<Arc<dyn DiskFile>> {
         let mut state = self.state();
         let node = match state.names.get(path) {
             Some(node) => *node,
+            // A file of its own, and of nobody else.
+            None if create && state.epoch != epoch => {
+                state.nodes.push(Node::default());
+                state.nodes.len() - 1
+            }
             None if create => {
                 state.nodes.push(Node::default());
                 let node = state.nodes.len() - 1;
@@ -206,7 +216,7 @@ impl SimDisk {
             }
             None => return Err(io::ErrorKind::NotFound.into()),
         };
-        Ok(Arc::new(SimFile { disk: self.clone(), node, epoch: state.epoch }))
+        Ok(Arc::new(SimFile { disk: self.clone(), node, epoch }))
     }
 }
 
@@ -235,39 +245,53 @@ impl State {
     }
 }
 
-impl Disk for SimDisk {
+/// The disk as one process sees it. What a dead process still does has no effect.
+struct Process {
+    disk: SimDisk,
+    epoch: u64,
+}
+
+impl Process {
+    fn alive(&self) -> Option<MutexGuard<'_, State>> {
+        let state = self.disk.state();
+        (state.epoch == self.epoch).then_some(state)
+    }
+}
+
+impl Disk for Process {
     fn make_dir(&self, _: &Path) -> io::Result<()> {
         Ok(())
     }
     fn lock(&self, _: &Path) -> io::Result<Box<dyn DiskLock>> {
-        let mut state = self.state();
+        let mut state = self.disk.state();
         if std::mem::replace(&mut state.locked, true) {
             return Err(io::ErrorKind::WouldBlock.into());
         }
-        Ok(Box::new(SimLock(self.clone(), state.epoch)))
+        Ok(Box::new(SimLock(self.disk.clone(), self.epoch)))
     }
     fn open(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        self.file(path, true)
+        self.disk.file(path, true, self.epoch)
     }
     fn open_read(&self, path: &Path) -> io::Result<Arc<dyn DiskFile>> {
-        self.file(path, false)
+        self.disk.file(path, false, self.epoch)
     }
     fn list(&self, dir: &Path) -> io::Result<Vec<String>> {
-        let state = self.state();
+        let state = self.disk.state();
         let here = state.names.keys().filter(|path| path.parent() == Some(dir));
         Ok(here.map(|path| path.file_name().unwrap().to_str().unwrap().to_owned()).collect())
     }
     fn rename(&self, from: &Path, to: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let Some(mut state) = self.alive() else { return Ok(()) };
         let node = state.names.remove(from).ok_or(io::ErrorKind::NotFound)?;
         state.names.insert(to.to_path_buf(), node);
         Ok(())
     }
     fn remove(&self, path: &Path) -> io::Result<()> {
-        self.state().names.remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
+        let Some(mut state) = self.alive() else { return Ok(()) };
+        state.names.remove(path).map(|_| ()).ok_or(io::ErrorKind::NotFound.into())
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
-        let mut state = self.state();
+        let Some(mut state) = self.alive() else { return Ok(()) };
         let live: Vec<_> = state.names.iter().filter(|(p, _)| p.parent() == Some(dir)).map(|(p, n)| (p.clone(), *n)).collect();
         state.durable_names.retain(|path, _| path.parent() != Some(dir));
         state.durable_names.extend(live);

@@ -42,7 +42,7 @@ impl Rule {
             (None, Some(p)) => path.ends_with(p),
             (None, None) => path.contains(pattern),
         };
-        self.methods.contains(&method) && self.paths.iter().any(|p| hit(&p))
+        self.methods.contains(&method) && self.paths.iter().any(hit)
     }
 }
 

@@ -100,7 +100,10 @@ mod tests {
     #[test]
     fn names_are_summaries_without_articles() {
         assert_eq!(snake("Merge a pull request"), "merge_pull_request");
-        assert_eq!(snake("List packages for the authenticated user's namespace"), "list_packages_for_authenticated_user_namespace");
+        assert_eq!(
+            snake("List packages for the authenticated user's namespace"),
+            "list_packages_for_authenticated_user_namespace"
+        );
         assert_eq!(snake("Get a team (Legacy)"), "get_team_legacy");
     }
 }

@@ -9,8 +9,7 @@ pub fn entities(path: &str) -> &'static [(&'static str, &'static str)] {
 
 type Rule = (&'static str, &'static [(&'static str, &'static str)]);
 
-const REPOSITORY: &[(&str, &str)] =
-    &[("GitHub::Repository", "{owner}/{repo}"), ("GitHub::Organization", "{owner}")];
+const REPOSITORY: &[(&str, &str)] = &[("GitHub::Repository", "{owner}/{repo}"), ("GitHub::Organization", "{owner}")];
 const ORGANIZATION: &[(&str, &str)] = &[("GitHub::Organization", "{org}")];
 const USER: &[(&str, &str)] = &[("GitHub::User", "{username}")];
 const INSTALLATION: &[(&str, &str)] = &[("GitHub::Installation", "{installation_id}")];
@@ -41,10 +40,7 @@ const RULES: &[Rule] = &[
         "/repos/{template_owner}/{template_repo}",
         &[("GitHub::Repository", "{template_owner}/{template_repo}"), ("GitHub::Organization", "{template_owner}")],
     ),
-    (
-        "/orgs/{org}/teams/{team_slug}",
-        &[("GitHub::Team", "{org}/{team_slug}"), ("GitHub::Organization", "{org}")],
-    ),
+    ("/orgs/{org}/teams/{team_slug}", &[("GitHub::Team", "{org}/{team_slug}"), ("GitHub::Organization", "{org}")]),
     (
         "/orgs/{org}/projectsV2/{project_number}",
         &[("GitHub::Project", "{org}/projects/{project_number}"), ("GitHub::Organization", "{org}")],

@@ -33,9 +33,7 @@ pub fn of(spec: &Spec, schema: &Value, depth: usize) -> Type {
         let types: Vec<Type> = all.iter().map(|s| of(spec, s, depth)).collect();
         return match types.split_first() {
             Some((first, rest)) if rest.iter().all(|t| t == first) => first.clone(),
-            Some(_) if types.iter().all(|t| matches!(t, Type::Record(_))) => {
-                record(members(spec, schema, depth))
-            }
+            Some(_) if types.iter().all(|t| matches!(t, Type::Record(_))) => record(members(spec, schema, depth)),
             _ => Type::Opaque,
         };
     }
@@ -131,8 +129,7 @@ fn alternatives<'a>(spec: &'a Spec, schema: &'a Value) -> Option<Vec<&'a Value>>
     if schema.get("type").is_some() {
         return None;
     }
-    let all: Vec<&Value> =
-        list(schema, "oneOf").chain(list(schema, "anyOf")).filter(|s| !is_null(spec, s)).collect();
+    let all: Vec<&Value> = list(schema, "oneOf").chain(list(schema, "anyOf")).filter(|s| !is_null(spec, s)).collect();
     (!all.is_empty()).then_some(all)
 }
 

@@ -21,11 +21,8 @@ pub struct Graph {
 /// Builds the graph for all operations.
 pub fn graph(spec: &Spec) -> Result<Graph, String> {
     let mut builder = Builder { spec, hypermedia: hypermedia(spec), index: HashMap::new(), states: Vec::new() };
-    let roots: Vec<(&str, usize)> = spec
-        .operations
-        .iter()
-        .map(|o| (o.id.as_str(), builder.state(spec.answers(o), None)))
-        .collect();
+    let roots: Vec<(&str, usize)> =
+        spec.operations.iter().map(|o| (o.id.as_str(), builder.state(spec.answers(o), None))).collect();
     let live = live(&builder.states);
     let class = merge(&builder.states, &live);
     write(&roots, &builder.states, &live, &class)
@@ -154,12 +151,15 @@ fn live(states: &[State]) -> Vec<bool> {
     }
 }
 
+/// What tells states apart: their class so far, and the classes that their edges lead to.
+type Signature<'a> = (usize, Vec<(&'a str, usize)>);
+
 /// A class for every state: equal classes cannot be told apart. Refined until nothing splits.
 fn merge(states: &[State], live: &[bool]) -> Vec<usize> {
     let mut class: Vec<usize> = states.iter().map(|s| usize::from(s.uri)).collect();
     let mut count = 0;
     loop {
-        let mut ids: HashMap<(usize, Vec<(&str, usize)>), usize> = HashMap::new();
+        let mut ids: HashMap<Signature<'_>, usize> = HashMap::new();
         let next: Vec<usize> = states
             .iter()
             .zip(&class)

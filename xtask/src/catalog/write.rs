@@ -23,11 +23,7 @@ pub struct Operations {
 }
 
 /// Writes all operations in the order of their ids.
-pub fn operations(
-    spec: &Spec,
-    overrides: &Overrides,
-    names: &BTreeMap<String, String>,
-) -> Result<Operations, String> {
+pub fn operations(spec: &Spec, overrides: &Overrides, names: &BTreeMap<String, String>) -> Result<Operations, String> {
     let mut out = Operations { text: String::new(), classes: BTreeMap::new(), collisions: Vec::new() };
     for operation in &spec.operations {
         let line = line(spec, overrides, names, operation, &mut out)?;
@@ -110,8 +106,14 @@ fn path(operation: &Operation, parameters: &[Parameter<'_>], overrides: &Overrid
         let name = piece.split('}').next().unwrap_or_default();
         let found = parameters.iter().find(|p| p.place == "path" && p.name == name);
         let parameter = found.ok_or_else(|| format!("`{}` does not declare `{name}`", operation.id))?;
-        let words: Vec<&str> =
-            parameter.schema.get("enum").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str).collect();
+        let words: Vec<&str> = parameter
+            .schema
+            .get("enum")
+            .and_then(Value::as_array)
+            .into_iter()
+            .flatten()
+            .filter_map(Value::as_str)
+            .collect();
         let kind = if parameter.multi_segment {
             "segments".to_owned()
         } else if overrides.is_slashed(&operation.path, name) {
@@ -155,12 +157,7 @@ fn body(spec: &Spec, operation: &Operation) -> Result<Option<Body>, String> {
     }
 }
 
-fn note_collisions(
-    id: &str,
-    parameters: &[Parameter<'_>],
-    body: &Body,
-    out: &mut Operations,
-) -> Result<(), String> {
+fn note_collisions(id: &str, parameters: &[Parameter<'_>], body: &Body, out: &mut Operations) -> Result<(), String> {
     let places: BTreeMap<&str, Vec<&str>> = parameters.iter().fold(BTreeMap::new(), |mut all, p| {
         all.entry(p.name).or_insert_with(Vec::new).push(p.place);
         all

@@ -1,0 +1,250 @@
+//! Routes and policies from disk, at the start and whenever they change.
+
+use std::{
+    fs,
+    path::{Path, PathBuf},
+    sync::Arc,
+    time::Duration,
+};
+
+use aegis_broker::{
+    Broker,
+    config::{Problem, Severity},
+    policy::PolicySource,
+    reload::Reload,
+    snapshot::Sources,
+};
+use notify::{
+    EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
+    event::{AccessKind, AccessMode},
+};
+use tokio::{
+    signal::unix::{SignalKind, signal},
+    sync::{mpsc, watch},
+    time::sleep,
+};
+
+use crate::{
+    config::{Config, Named},
+    error::CliError,
+};
+
+/// The files that make a configuration.
+#[derive(Debug, Clone)]
+pub struct Files {
+    routes: Named,
+    policies: Named,
+}
+
+impl Files {
+    /// Those that `aegis.toml` names.
+    pub fn of(config: &Config) -> Self {
+        Self { routes: config.routes.clone(), policies: config.policies.clone() }
+    }
+
+    /// Reads all of them. What cannot be read is a problem of that file.
+    pub fn read(&self) -> Result<Sources, Vec<Problem>> {
+        let mut problems = Vec::new();
+        let routes = read(&self.routes.name, &self.routes.path, &mut problems);
+        let mut policies = Vec::new();
+        match cedar_files(&self.policies.path) {
+            Ok(names) => {
+                for name in names {
+                    let file = format!("{}/{name}", self.policies.name.trim_end_matches('/'));
+                    let text = read(&file, &self.policies.path.join(&name), &mut problems);
+                    policies.push(PolicySource { file, text });
+                }
+            }
+            Err(e) => problems.push(problem(&self.policies.name, format!("the folder cannot be read: {e}"))),
+        }
+        if problems.is_empty() {
+            Ok(Sources { routes_file: self.routes.name.clone(), routes, policies })
+        } else {
+            Err(problems)
+        }
+    }
+
+    /// Folders in which a change matters. The parent of the policy folder too: it may be replaced as a whole.
+    fn folders(&self) -> Vec<PathBuf> {
+        let parent = |path: &Path| match path.parent() {
+            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+            _ => PathBuf::from("."),
+        };
+        let mut folders = vec![parent(&self.routes.path), parent(&self.policies.path), self.policies.path.clone()];
+        folders.sort();
+        folders.dedup();
+        folders
+    }
+}
+
+/// Reloads one at a time, whoever asks: file changes, SIGHUP, the admin API.
+pub struct Reloader {
+    broker: Arc<Broker>,
+    files: Files,
+    /// What was refused last, so that one bad file is reported once, not at every further event.
+    refused: tokio::sync::Mutex<Option<Vec<Problem>>>,
+}
+
+impl Reloader {
+    /// For a running broker.
+    pub fn new(broker: Arc<Broker>, files: Files) -> Self {
+        Self { broker, files, refused: tokio::sync::Mutex::default() }
+    }
+
+    /// Reads the files and swaps the configuration if it is usable. Says on stderr what happened.
+    pub async fn reload(&self) -> Result<Reload, String> {
+        let mut refused = self.refused.lock().await;
+        let files = self.files.clone();
+        let read = tokio::task::spawn_blocking(move || files.read()).await.map_err(|e| e.to_string())?;
+        let result = match read {
+            Ok(sources) => self.broker.reload(&sources).await.map_err(|e| e.to_string()),
+            Err(problems) => Ok(Reload::Kept(problems)),
+        };
+        match &result {
+            Ok(Reload::Kept(problems)) => {
+                let errors = errors(problems);
+                if refused.as_ref() != Some(&errors) {
+                    let list = joined(&errors);
+                    tracing::error!(event = "reload_refused", "reload refused, the old configuration stays: {list}");
+                    *refused = Some(errors);
+                }
+            }
+            Ok(Reload::Swapped(warnings)) => {
+                *refused = None;
+                let snapshot = self.broker.snapshot();
+                let (routes, policies) = (snapshot.config.routes.len(), snapshot.engine.len());
+                let hash = snapshot.hash.to_hex();
+                tracing::info!(event = "reloaded", snapshot = hash, routes, policies, "configuration reloaded");
+                report(warnings);
+            }
+            Ok(Reload::Unchanged) => *refused = None,
+            Err(error) => {
+                tracing::error!(event = "reload_refused", "reload refused, the old configuration stays: {error}");
+            }
+        }
+        result
+    }
+}
+
+/// Warnings on stderr, one line each.
+pub fn report(warnings: &[Problem]) {
+    for warning in warnings {
+        tracing::warn!(event = "configuration_warning", "{warning}");
+    }
+}
+
+/// Reloads on file changes and SIGHUP until `shutdown` turns true.
+pub async fn watch(reloader: Arc<Reloader>, mut shutdown: watch::Receiver<bool>) -> Result<(), CliError> {
+    let mut hangups =
+        signal(SignalKind::hangup()).map_err(|e| CliError::failed(format!("SIGHUP cannot be caught: {e}")))?;
+    let (changed, mut changes) = mpsc::channel::<()>(1);
+    let mut watcher = watcher(changed);
+    loop {
+        // Anew each time: a folder that was replaced is another one to the kernel.
+        if let Some(watcher) = &mut watcher {
+            for folder in reloader.files.folders() {
+                let _ = watcher.watch(&folder, RecursiveMode::NonRecursive);
+            }
+        }
+        tokio::select! {
+            _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
+            _ = hangups.recv() => {}
+            Some(()) = changes.recv() => {
+                // An editor writes in several steps. What comes after this is another change.
+                sleep(SETTLE).await;
+                let _ = changes.try_recv();
+            }
+        }
+        // Said on stderr already.
+        let _ = reloader.reload().await;
+    }
+}
+
+/// Sends a note for every change; notes that nobody has taken yet are one.
+fn watcher(changed: mpsc::Sender<()>) -> Option<RecommendedWatcher> {
+    let watcher = notify::recommended_watcher(move |event: notify::Result<notify::Event>| {
+        let matters = match event.map(|e| e.kind) {
+            // Reading, ours included, is no change.
+            Ok(EventKind::Access(kind)) => kind == AccessKind::Close(AccessMode::Write),
+            Ok(_) | Err(_) => true,
+        };
+        if matters {
+            let _ = changed.try_send(());
+        }
+    });
+    match watcher {
+        Ok(watcher) => Some(watcher),
+        Err(error) => {
+            tracing::warn!(%error, "file changes cannot be watched; send SIGHUP after a change");
+            None
+        }
+    }
+}
+
+/// Names of the policy files in a folder, sorted.
+pub fn cedar_files(folder: &Path) -> std::io::Result<Vec<String>> {
+    let mut names = Vec::new();
+    for entry in fs::read_dir(folder)? {
+        let name = entry?.file_name().to_string_lossy().into_owned();
+        // Editors leave `.#x.cedar` and the like.
+        if name.ends_with(".cedar") && !name.starts_with('.') {
+            names.push(name);
+        }
+    }
+    names.sort_unstable();
+    Ok(names)
+}
+
+/// Those that stop a file from being used.
+pub fn errors(problems: &[Problem]) -> Vec<Problem> {
+    problems.iter().filter(|p| p.severity == Severity::Error).cloned().collect()
+}
+
+fn joined(problems: &[Problem]) -> String {
+    problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+}
+
+fn read(name: &str, path: &Path, problems: &mut Vec<Problem>) -> String {
+    fs::read_to_string(path).unwrap_or_else(|e| {
+        problems.push(problem(name, format!("the file cannot be read: {e}")));
+        String::new()
+    })
+}
+
+fn problem(file: &str, message: String) -> Problem {
+    Problem { file: file.to_owned(), line: 1, message, severity: Severity::Error }
+}
+
+const SETTLE: Duration = Duration::from_millis(250);
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    fn files(folder: &Path) -> Files {
+        let named = |name: &str| Named { name: name.into(), path: folder.join(name) };
+        Files { routes: named("routes.toml"), policies: named("policies") }
+    }
+
+    #[test]
+    fn policies_come_in_name_order_and_leftovers_of_editors_do_not_count() {
+        let folder = tempfile::tempdir().unwrap();
+        fs::create_dir(folder.path().join("policies")).unwrap();
+        fs::write(folder.path().join("routes.toml"), "# none").unwrap();
+        for name in ["b.cedar", "a.cedar", ".#a.cedar", "a.cedar~", "notes.md"] {
+            fs::write(folder.path().join("policies").join(name), name).unwrap();
+        }
+        let sources = files(folder.path()).read().unwrap();
+        let names: Vec<&str> = sources.policies.iter().map(|p| p.file.as_str()).collect();
+        assert_eq!(names, ["policies/a.cedar", "policies/b.cedar"]);
+        assert_eq!(sources.routes, "# none");
+    }
+
+    #[test]
+    fn every_missing_file_is_named_at_once() {
+        let folder = tempfile::tempdir().unwrap();
+        let problems = files(folder.path()).read().unwrap_err();
+        let named: Vec<&str> = problems.iter().map(|p| p.file.as_str()).collect();
+        assert_eq!(named, ["routes.toml", "policies"]);
+    }
+}
