@@ -35,7 +35,8 @@ const COMMON: &str = r#"
 @id("admin") @require_approval("leads") forbid (principal, action in Action::"admin", resource)
   unless { context.approval.groups.contains("leads") };
 "#;
-const TIMED: &str = r#"@id("night") forbid (principal, action in Action::"write", resource) when { context.time.hour > 23 };"#;
+const TIMED: &str =
+    r#"@id("night") forbid (principal, action in Action::"write", resource) when { context.time.hour > 23 };"#;
 
 struct Row {
     policies: usize,
@@ -67,7 +68,12 @@ fn main() -> Result<(), Box<dyn std::error::Error>> {
         );
     }
     if let (Some(first), Some(last)) = (rows.first(), rows.last()) {
-        println!("{} policies cost {:.2} times what {} cost", last.policies, last.decision_ns / first.decision_ns, first.policies);
+        println!(
+            "{} policies cost {:.2} times what {} cost",
+            last.policies,
+            last.decision_ns / first.decision_ns,
+            first.policies
+        );
     }
     Ok(())
 }
@@ -133,10 +139,15 @@ fn load(policies: usize, extra: &str) -> Result<PolicyEngine, String> {
     let fixed = text.matches("@id").count();
     for n in 0..policies.saturating_sub(fixed) {
         let head = match n % 4 {
-            0 => format!(r#"principal in Team::"t{}", action in Action::"write", resource in Code::Repository::"octo/r{n}""#, n % 97),
+            0 => format!(
+                r#"principal in Team::"t{}", action in Action::"write", resource in Code::Repository::"octo/r{n}""#,
+                n % 97
+            ),
             1 => format!(r#"principal == Agent::"agt_{n}", action in Action::"delete", resource"#),
             2 => format!(r#"principal in Team::"t{}", action == Action::"code.a{}", resource"#, n % 89, n % 300),
-            _ => format!(r#"principal in Team::"t{n}", action in Action::"read", resource in Code::Organization::"octo""#),
+            _ => format!(
+                r#"principal in Team::"t{n}", action in Action::"read", resource in Code::Organization::"octo""#
+            ),
         };
         let _ = writeln!(text, r#"@id("p{n}") permit ({head}) when {{ context.source_trust != "unknown" }};"#);
     }

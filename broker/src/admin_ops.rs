@@ -1,7 +1,9 @@
 //! What admins do to credentials, and what they take out of the record.
 
-use aegis_action::Timestamp;
-use aegis_receipts::{Event, LeafBody};
+use std::collections::BTreeMap;
+
+use aegis_action::{Timestamp, canonicalize};
+use aegis_receipts::{Bundle, Decision, Event, Intent, Leaf, LeafBody, LogError, Opening, outcome_seq, parse_receipt_id};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -137,6 +139,49 @@ impl Broker {
         let vault = self.vaults.get(EMBEDDED).ok_or_else(|| CredentialError::NoVault(EMBEDDED.into()))?;
         self.log.health().map_err(|e| CredentialError::Unrecorded(e.to_string()))?;
         Ok((vault.as_ref(), key))
+    }
+
+    /// A receipt to hand to someone: its leaf, the leaves of the same decision, the outcome, and what
+    /// opens their commitments where nothing of the action is masked or erased. `None` where there is none.
+    pub async fn bundle(&self, receipt_id: &str) -> Result<Option<Bundle>, LogError> {
+        let Some((node, seq)) = parse_receipt_id(receipt_id) else { return Ok(None) };
+        if node != self.log.node() {
+            return Ok(None);
+        }
+        let Some(stored) = self.log.leaf(seq)? else { return Ok(None) };
+        let mut seqs = vec![seq];
+        let mut openings = BTreeMap::new();
+        if let Ok(Leaf { body: LeafBody::Intent(intent), .. }) = Leaf::parse(&stored.bytes) {
+            // The leaves of one request stand together in the log.
+            let first = seq.saturating_sub(intent.index.unwrap_or(0).into());
+            seqs = (first..first + u64::from(intent.count.unwrap_or(1))).collect();
+            for at in &seqs {
+                if let Some(opening) = self.opening(*at, &intent)? {
+                    openings.insert(*at, opening);
+                }
+            }
+            if intent.decision == Decision::Allow && !intent.dry_run {
+                let (log, from) = (self.log.clone(), seq);
+                let outcome = tokio::task::spawn_blocking(move || outcome_seq(&log, from)).await;
+                seqs.extend(outcome.map_err(|e| LogError::Io { doing: "read", cause: e.to_string() })??);
+            }
+        }
+        Bundle::export(&self.log, seqs, openings).map(Some)
+    }
+
+    fn opening(&self, seq: u64, intent: &Intent) -> Result<Option<Opening>, LogError> {
+        let sealed = self.log.payload(seq)?;
+        let plain = sealed.and_then(|sealed| self.sealer.open(intent.decision_id.as_bytes(), &sealed));
+        let Some(Value::Object(payload)) = plain.and_then(|plain| serde_json::from_slice(&plain).ok()) else {
+            return Ok(None);
+        };
+        let mut salt = [0; 32];
+        let salted = payload.get("salt").and_then(Value::as_str).is_some_and(|s| hex::decode_to_slice(s, &mut salt).is_ok());
+        let five = ["tool", "action", "resource", "mutates_state", "parameters"];
+        let action: Map<String, Value> = five.iter().filter_map(|k| Some(((*k).to_owned(), payload.get(*k)?.clone()))).collect();
+        let opening = canonicalize(&Value::Object(action)).ok().and_then(|bytes| Opening::new(bytes, salt));
+        // With parts masked it would be another action's hash, and would open nothing.
+        Ok(opening.filter(|o| salted && payload.get("action_hash") == Some(&json!(o.action_hash))))
     }
 
     async fn record_change(&self, kind: &str, body: Value) -> Result<(), CredentialError> {

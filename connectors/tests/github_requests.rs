@@ -1,5 +1,12 @@
 //! What GitHub's grammar accepts, refuses and passes on.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly; clippy sees only `#[test]` functions as tests"
+)]
+
 mod support;
 
 use aegis_connectors::{BodyNeed, Connector, Head, UpstreamBody, github::GithubConnector};

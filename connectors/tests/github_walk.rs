@@ -1,6 +1,13 @@
 //! Every operation of the catalog, as a client would send it: synthesised from the published
 //! table, by code that shares nothing with the connector but that table.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly; clippy sees only `#[test]` functions as tests"
+)]
+
 mod support;
 
 use std::collections::{BTreeMap, BTreeSet};

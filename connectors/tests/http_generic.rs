@@ -1,5 +1,12 @@
 //! The grammar of routes without a catalog.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly; clippy sees only `#[test]` functions as tests"
+)]
+
 mod support;
 
 use aegis_connectors::{Connector, Denial, UpstreamBody, http_generic::HttpConnector};

@@ -1,6 +1,6 @@
 //! Listeners and the request path; the only crate that knows Pingora.
 //!
-//! [`path`] is the request path, top to bottom.
+//! `path.rs` is the request path, top to bottom.
 
 mod agent;
 mod body;
@@ -10,7 +10,7 @@ mod exchange;
 mod framing;
 mod guard;
 mod listen;
-pub mod path;
+mod path;
 mod reply;
 mod rewrite;
 mod upstream;

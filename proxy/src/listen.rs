@@ -16,7 +16,7 @@ use pingora_core::{
 };
 use pingora_proxy::http_proxy;
 use tokio::{
-    sync::{Mutex, watch},
+    sync::watch,
     task::JoinSet,
 };
 
@@ -89,7 +89,7 @@ pub async fn serve(broker: Arc<Broker>, options: ProxyOptions, shutdown: watch::
         fds.add(name, listener.into_raw_fd());
         let shutdown = shutdown.clone();
         bound.tasks.spawn(async move {
-            service.start_service(Some(Arc::new(Mutex::new(fds))), shutdown, 1).await;
+            service.start_service(Some(Arc::new(parking_lot::Mutex::new(fds))), shutdown, 1).await;
         });
     }
     Ok(bound)

@@ -34,7 +34,7 @@ use crate::{
 };
 
 /// The application behind every listener: one pipeline, whatever the ingress.
-pub struct Gate {
+pub(crate) struct Gate {
     pub(crate) broker: Arc<Broker>,
     pub(crate) dialer: Arc<Dialer>,
     pub(crate) api: AgentApi,

@@ -24,14 +24,28 @@ def test_a_token_can_be_found_by_secret_scanners(agent: Agent) -> None:
 def test_a_known_key_is_a_conflict_and_lifts_nothing(gateway: Gateway) -> None:
     agent = gateway.enrol("the-same-key")
     assert gateway.set_agent(agent, "freeze").ok
-    body = {"agent_key": "the-same-key", "name": "n", "owner_team": "t", "owner_email": "e@example.test", "environment": "test", "risk_tier": "low"}
+    body = {
+        "agent_key": "the-same-key",
+        "name": "n",
+        "owner_team": "t",
+        "owner_email": "e@example.test",
+        "environment": "test",
+        "risk_tier": "low",
+    }
     again = gateway.api("POST", "/v1/agents/register", body)
     assert again.status_code == 409 and "rotate" in again.json()["detail"]
     assert gateway.call(agent, "GET", "/user").status_code == 403
 
 
 def test_unknown_fields_and_bindings_are_refused(gateway: Gateway) -> None:
-    body = {"agent_key": "k-1", "name": "n", "owner_team": "t", "owner_email": "e@example.test", "environment": "test", "risk_tier": "low"}
+    body = {
+        "agent_key": "k-1",
+        "name": "n",
+        "owner_team": "t",
+        "owner_email": "e@example.test",
+        "environment": "test",
+        "risk_tier": "low",
+    }
     assert gateway.api("POST", "/v1/agents/register", {**body, "colour": "red"}).status_code == 400
     assert gateway.api("POST", "/v1/agents/register", {**body, "bind": {"moon": "full"}}).status_code == 400
     missing = {key: value for key, value in body.items() if key != "owner_team"}
@@ -76,14 +90,21 @@ def test_transitions_are_leaves_and_take_effect_at_once(gateway: Gateway, agent:
 
 
 @pytest.mark.parametrize("verb", ["freeze", "revoke"])
-def test_an_open_stream_ends_within_five_seconds(verb: str, gateway: Gateway, agent: Agent, origin: StrictOrigin) -> None:
+def test_an_open_stream_ends_within_five_seconds(
+    verb: str, gateway: Gateway, agent: Agent, origin: StrictOrigin
+) -> None:
     origin.answer("GET", "/repos/octo/long", {"text": "x" * 4000})
     origin.fault(Fault("slow_body", path="/repos/octo/long", options={"piece": 10, "pause": 0.05}))
     started, ended = threading.Event(), []
 
     def read() -> None:
         try:
-            with requests.get(gateway.base() + "/repos/octo/long", headers={"Authorization": f"Bearer {agent.token}"}, stream=True, timeout=30) as answer:
+            with requests.get(
+                gateway.base() + "/repos/octo/long",
+                headers={"Authorization": f"Bearer {agent.token}"},
+                stream=True,
+                timeout=30,
+            ) as answer:
                 for _ in answer.iter_content(10):
                     started.set()
         except requests.RequestException:
@@ -107,7 +128,9 @@ def test_many_bad_tokens_from_one_place_make_few_leaves(gateway: Gateway) -> Non
     host, port = gateway.listen.split(":")
     for _ in range(60):
         with socket.create_connection((host, int(port)), source_address=("127.240.0.9", 0)) as sock:
-            sock.sendall(f"GET /github/user HTTP/1.1\r\nHost: {gateway.listen}\r\nAuthorization: Bearer nonsense\r\n\r\n".encode())
+            sock.sendall(
+                f"GET /github/user HTTP/1.1\r\nHost: {gateway.listen}\r\nAuthorization: Bearer nonsense\r\n\r\n".encode()
+            )
             sock.recv(100)
     time.sleep(2.5)
     leaves = [leaf for leaf in gateway.leaves()[start:] if leaf.kind == "refused" and "127.240.0" in leaf["source"]]

@@ -18,7 +18,13 @@ pytestmark = pytest.mark.binary
 
 
 def merge(number: int, **parameters: Any) -> dict[str, Any]:
-    return {"tool": "github", "action": "merge_pull_request", "resource": f"octo/hello#{number}", "mutates_state": True, "parameters": parameters}
+    return {
+        "tool": "github",
+        "action": "merge_pull_request",
+        "resource": f"octo/hello#{number}",
+        "mutates_state": True,
+        "parameters": parameters,
+    }
 
 
 @pytest.fixture(autouse=True)
@@ -59,7 +65,10 @@ def test_the_life_of_an_approval(gateway: Gateway, agent: Agent, approver: Appro
 
 def test_asking_again_is_the_same_question(gateway: Gateway, agent: Agent) -> None:
     assert ask(gateway, agent, merge(2))["approval_id"] == ask(gateway, agent, merge(2))["approval_id"]
-    assert ask(gateway, agent, merge(2, merge_method="squash"))["approval_id"] != ask(gateway, agent, merge(2))["approval_id"]
+    assert (
+        ask(gateway, agent, merge(2, merge_method="squash"))["approval_id"]
+        != ask(gateway, agent, merge(2))["approval_id"]
+    )
 
 
 @pytest.mark.parametrize("verb", ["approve", "reject"])
@@ -120,7 +129,9 @@ def test_racing_consumers_one_wins(gateway: Gateway, agent: Agent, approver: App
     assert statuses.count(200) == 1, statuses
 
 
-def test_racing_requests_one_goes_through(gateway: Gateway, agent: Agent, approver: Approver, origin: StrictOrigin) -> None:
+def test_racing_requests_one_goes_through(
+    gateway: Gateway, agent: Agent, approver: Approver, origin: StrictOrigin
+) -> None:
     path = "/repos/octo/hello/pulls/8/merge"
     asked = gateway.call(agent, "PUT", path)
     assert asked.status_code == 403

@@ -25,7 +25,9 @@ ECHOES = [
 ]
 
 
-def exchange(gateway: Gateway, agent: Agent, path: str, more: str = "", method: str = "GET", body: str = "") -> raw.Answer:
+def exchange(
+    gateway: Gateway, agent: Agent, path: str, more: str = "", method: str = "GET", body: str = ""
+) -> raw.Answer:
     """Over a raw socket, so that nothing the gateway says is hidden by a client library."""
     head = f"{method} /github{path} HTTP/1.1\r\nHost: {gateway.listen}\r\nAuthorization: Bearer {agent.token}\r\n{more}"
     if body:
@@ -34,7 +36,9 @@ def exchange(gateway: Gateway, agent: Agent, path: str, more: str = "", method: 
 
 
 @pytest.mark.parametrize("options", ECHOES, ids=lambda o: "-".join(str(value) for value in o.values()))
-def test_an_echoed_credential_never_reaches_the_agent(options: dict, gateway: Gateway, agent: Agent, origin: StrictOrigin) -> None:
+def test_an_echoed_credential_never_reaches_the_agent(
+    options: dict, gateway: Gateway, agent: Agent, origin: StrictOrigin
+) -> None:
     before = origin.mark()
     origin.fault(Fault("echo", options=options))
     answer = exchange(gateway, agent, "/user", "Accept-Encoding: gzip, deflate, br\r\n")
@@ -53,8 +57,12 @@ def test_the_rest_of_an_echo_still_arrives(gateway: Gateway, agent: Agent, origi
     assert answer.json()["padding"] == "p" * 300
 
 
-@pytest.mark.parametrize("kind", ["reset", "close", "garbage", "reset_body", "long_length", "two_lengths", "both_framings", "huge_headers"])
-def test_broken_upstreams_do_not_make_errors_talkative(kind: str, gateway: Gateway, agent: Agent, origin: StrictOrigin) -> None:
+@pytest.mark.parametrize(
+    "kind", ["reset", "close", "garbage", "reset_body", "long_length", "two_lengths", "both_framings", "huge_headers"]
+)
+def test_broken_upstreams_do_not_make_errors_talkative(
+    kind: str, gateway: Gateway, agent: Agent, origin: StrictOrigin
+) -> None:
     origin.fault(Fault(kind))
     answer = exchange(gateway, agent, "/user")
     assert canary.find(answer.raw, [CANARY]) == []
@@ -77,7 +85,15 @@ def test_nothing_is_left_anywhere(tmp_path: Path) -> None:
             heard += exchange(gateway, agent, "/repos/octo/hello/issues", method="POST", body='{"title":"a"}').raw
             heard += exchange(gateway, agent, "/repos/octo/hello", method="DELETE").raw
             heard += exchange(gateway, agent, "/nonsense%2e").raw
-            for path in ("/metrics", "/health", "/ready", "/v1/credentials", "/v1/receipts", "/v1/decisions", "/v1/agents"):
+            for path in (
+                "/metrics",
+                "/health",
+                "/ready",
+                "/v1/credentials",
+                "/v1/receipts",
+                "/v1/decisions",
+                "/v1/agents",
+            ):
                 heard += gateway.api("GET", path).content
             origin.rotate("Bearer rotated")
             heard += exchange(gateway, agent, "/user").raw

@@ -28,7 +28,19 @@ def aegis(*words: object, folder: Path, ok: bool = True, stdin: str | None = Non
 
 def test_help_has_every_command_and_examples(tmp_path: Path) -> None:
     text = aegis("--help", folder=tmp_path).stdout
-    for command in ("demo", "serve", "dev", "actions", "credential", "agent", "routes", "policy", "why", "receipts", "doctor"):
+    for command in (
+        "demo",
+        "serve",
+        "dev",
+        "actions",
+        "credential",
+        "agent",
+        "routes",
+        "policy",
+        "why",
+        "receipts",
+        "doctor",
+    ):
         assert command in text
         assert aegis(command, "--help", folder=tmp_path).stdout.strip()
     assert aegis("nonsense", folder=tmp_path, ok=False).returncode == 2
@@ -48,7 +60,11 @@ def test_demo_shows_everything_and_leaves_nothing_behind(tmp_path: Path) -> None
 
 def test_demo_for_machines(tmp_path: Path) -> None:
     done = aegis("demo", "--json", folder=tmp_path)
-    values = [json.loads(line) for line in done.stdout.splitlines() if line.strip()] if "\n{" in done.stdout.strip() else json.loads(done.stdout)
+    values = (
+        [json.loads(line) for line in done.stdout.splitlines() if line.strip()]
+        if "\n{" in done.stdout.strip()
+        else json.loads(done.stdout)
+    )
     assert values
 
 
@@ -57,7 +73,9 @@ def test_actions(tmp_path: Path) -> None:
     assert "1223" in json.dumps(count)
     found = json.loads(aegis("actions", "search", "merge", "pull", "--json", folder=tmp_path).stdout)
     assert "merge_pull_request" in json.dumps(found)
-    shown = json.dumps(json.loads(aegis("actions", "show", "github.merge_pull_request", "--json", folder=tmp_path).stdout))
+    shown = json.dumps(
+        json.loads(aegis("actions", "show", "github.merge_pull_request", "--json", folder=tmp_path).stdout)
+    )
     for word in ("high", "write", "{owner}/{repo}#{pull_number}", "merge_method"):
         assert word in shown
     missing = aegis("actions", "show", "github.merge_pull_reqest", folder=tmp_path, ok=False)
@@ -122,7 +140,18 @@ def test_an_admin_listener_stays_on_loopback(tmp_path: Path) -> None:
 
 
 def test_agents_by_command(gateway: Gateway, origin: StrictOrigin) -> None:
-    words = ("--key", "cli-agent", "--name", "From the CLI", "--team", "platform", "--email", "a@example.test", "--environment", "test")
+    words = (
+        "--key",
+        "cli-agent",
+        "--name",
+        "From the CLI",
+        "--team",
+        "platform",
+        "--email",
+        "a@example.test",
+        "--environment",
+        "test",
+    )
     made = json.loads(gateway.cli("agent", "add", *words, "--json").stdout)
     agent = Agent(made["agent_id"], made["agent_token"])
     assert gateway.call(agent, "GET", "/user").status_code == 200
@@ -169,8 +198,20 @@ def test_doctor_says_what_is_wrong_and_how_to_fix_it(tmp_path: Path, one_origin:
 
 
 def test_dev_starts_from_nothing(tmp_path: Path) -> None:
-    command = [str(environment.aegis()), "dev", "--state", str(tmp_path / "dev"), "--listen", "127.0.0.1:0", "--admin-listen", "127.0.0.1:0", "--json"]
-    process = subprocess.Popen(command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment.clean(), cwd=tmp_path)
+    command = [
+        str(environment.aegis()),
+        "dev",
+        "--state",
+        str(tmp_path / "dev"),
+        "--listen",
+        "127.0.0.1:0",
+        "--admin-listen",
+        "127.0.0.1:0",
+        "--json",
+    ]
+    process = subprocess.Popen(
+        command, stdout=subprocess.PIPE, stderr=subprocess.PIPE, text=True, env=environment.clean(), cwd=tmp_path
+    )
     try:
         assert process.stdout
         line = json.loads(process.stdout.readline())

@@ -46,7 +46,9 @@ class Load:
         while not self.stopping.is_set():
             number = next(self.numbers)
             try:
-                connection.request("POST", f"/github/repos/octo/hello/issues/{number}/comments", '{"body":"x"}', headers)
+                connection.request(
+                    "POST", f"/github/repos/octo/hello/issues/{number}/comments", '{"body":"x"}', headers
+                )
                 answer = connection.getresponse()
                 answer.read()
                 if answer.status == 200:
@@ -115,9 +117,15 @@ def test_state_survives(tmp_path: Path) -> None:
             assert gateway.set_agent(frozen, "freeze").ok and gateway.set_agent(revoked, "revoke").ok
             gateway.kill()
             gateway.start()
-            assert [gateway.call(each, "GET", "/user").status_code for each in (alive, frozen, revoked)] == [200, 403, 401]
+            assert [gateway.call(each, "GET", "/user").status_code for each in (alive, frozen, revoked)] == [
+                200,
+                403,
+                401,
+            ]
             kinds = [leaf["kind"] for leaf in gateway.leaves() if leaf.kind == "event"]
-            assert sum("froze" in str(kind) for kind in kinds) == 1 and sum("revoke" in str(kind) for kind in kinds) == 1
+            assert (
+                sum("froze" in str(kind) for kind in kinds) == 1 and sum("revoke" in str(kind) for kind in kinds) == 1
+            )
 
 
 def test_two_processes_cannot_write_one_log(tmp_path: Path) -> None:

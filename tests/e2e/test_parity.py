@@ -14,7 +14,13 @@ HEAD = "6dcb09b5b57875f334f61aebed695e2e4193db5e"
 
 
 def call(action: str, resource: str | None, mutates: bool, **parameters: Any) -> dict[str, Any]:
-    return {"tool": "github", "action": action, "resource": resource, "mutates_state": mutates, "parameters": parameters}
+    return {
+        "tool": "github",
+        "action": action,
+        "resource": resource,
+        "mutates_state": mutates,
+        "parameters": parameters,
+    }
 
 
 PAIRS: list[tuple[str, str, Any, dict[str, Any], str]] = [
@@ -45,7 +51,12 @@ PAIRS: list[tuple[str, str, Any, dict[str, Any], str]] = [
 
 @pytest.fixture(autouse=True)
 def answers(origin: StrictOrigin) -> None:
-    pull = {"head": {"sha": HEAD, "ref": "topic"}, "base": {"ref": "main"}, "draft": False, "user": {"login": "mallory"}}
+    pull = {
+        "head": {"sha": HEAD, "ref": "topic"},
+        "base": {"ref": "main"},
+        "draft": False,
+        "user": {"login": "mallory"},
+    }
     origin.answer("GET", "/repos/octo/hello/pulls/7", pull)
     origin.answer("GET", "/repos/octo/hello/branches/main", {"name": "main", "protected": True})
     origin.answer("GET", "/repos/octo/hello/branches/topic", {"name": "topic", "protected": False})
@@ -59,7 +70,10 @@ def test_same_decision_and_hash(pair: tuple, gateway: Gateway, agent: Agent) -> 
     asked = gateway.authorize(agent, tool_call, dry_run=True)
     assert asked.status_code == 200, asked.text
     record = asked.json()
-    assert (proxied.headers["aegis-decision"], proxied.headers["aegis-action-hash"]) == (record["decision"], record["action_hash"])
+    assert (proxied.headers["aegis-decision"], proxied.headers["aegis-action-hash"]) == (
+        record["decision"],
+        record["action_hash"],
+    )
     assert record["decision"] == expected, record
     leaf = gateway.leaf_of(proxied.headers["aegis-receipt"])
     assert [leaf[key] for key in ("tool", "action", "resource", "mutates_state")] == [

@@ -145,7 +145,9 @@ def test_an_approval_is_for_the_head_that_was_shown(client: pygithub.Github, hub
     assert pull.merge().merged is True
 
 
-def test_the_merge_that_was_approved_names_its_head_upstream(client: pygithub.Github, hub: Gateway, github: GitHub) -> None:
+def test_the_merge_that_was_approved_names_its_head_upstream(
+    client: pygithub.Github, hub: Gateway, github: GitHub
+) -> None:
     """Between our last look and the merge the head may still move: only the upstream can tell."""
     github.protect("main")
     pull = make_pull(client, github)
@@ -217,7 +219,9 @@ def test_a_workflow_file_is_denied(client: pygithub.Github, github: GitHub) -> N
     assert [r.method for r in github.origin.since(before)[1] if r.method != "GET"] == []
 
 
-def test_a_revoked_agent_is_refused_at_once(client: pygithub.Github, hub: Gateway, worker: Agent, github: GitHub) -> None:
+def test_a_revoked_agent_is_refused_at_once(
+    client: pygithub.Github, hub: Gateway, worker: Agent, github: GitHub
+) -> None:
     repo = client.get_repo(REPO)
     assert hub.set_agent(worker, "revoke").status_code == 200
     before = github.origin.mark()

@@ -44,7 +44,12 @@ def test_an_intent_comes_before_its_outcome_and_holds_no_parameters(busy: Gatewa
     marker = "a-title-that-must-not-be-in-a-leaf"
     answer = busy.call(agent, "POST", "/repos/octo/hello/issues", json={"title": marker})
     leaf = busy.leaf_of(answer.headers["aegis-receipt"])
-    assert (leaf.kind, leaf["decision"], leaf["action"], leaf["agent_id"]) == ("intent", "allow", "create_issue", agent.agent_id)
+    assert (leaf.kind, leaf["decision"], leaf["action"], leaf["agent_id"]) == (
+        "intent",
+        "allow",
+        "create_issue",
+        agent.agent_id,
+    )
     assert all(marker.encode() not in each.raw for each in busy.leaves())
     assert answer.headers["aegis-action-hash"].encode() not in leaf.raw, "a hash of few values could be guessed"
 

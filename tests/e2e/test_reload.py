@@ -62,7 +62,7 @@ def test_policies_swap_too(own: Gateway) -> None:
     agent = own.enrol()
     assert status(own, agent) == 200
     extra = own.folder / "policies" / "extra.cedar"
-    extra.write_text('@id("no-users")\nforbid (principal, action == Action::"github.get_authenticated_user", resource);\n')
+    extra.write_text('@id("no-users")\nforbid (principal, action == Action::"github.get_me", resource);\n')
     eventually(lambda: status(own, agent) == 403, "the new policy", own)
     answer = own.call(agent, "GET", "/user")
     assert own.leaf_of(answer.headers["aegis-receipt"])["policies"] == ["no-users"]

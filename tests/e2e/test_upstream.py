@@ -24,7 +24,13 @@ def outcome_of(gateway: Gateway, receipt: str, seconds: float = 5) -> dict:
     seq, end = int(receipt.rpartition("_")[2]), time.monotonic() + seconds
     while time.monotonic() < end:
         for leaf in gateway.leaves():
-            entries = [leaf.body] if leaf.kind == "outcome" else (leaf["entries"] or leaf["outcomes"] or []) if leaf.kind == "outcomes" else []
+            entries = (
+                [leaf.body]
+                if leaf.kind == "outcome"
+                else (leaf["entries"] or leaf["outcomes"] or [])
+                if leaf.kind == "outcomes"
+                else []
+            )
             for entry in entries:
                 if entry["intent_seq"] == seq:
                     return entry
@@ -54,7 +60,9 @@ def test_no_usable_answer_is_502_and_sent_once(kind: str, gateway: Gateway, agen
         assert entry["state"] == "unknown", "something was sent; nobody knows what came of it"
 
 
-def test_an_answer_that_breaks_off_is_not_passed_for_whole(gateway: Gateway, agent: Agent, origin: StrictOrigin) -> None:
+def test_an_answer_that_breaks_off_is_not_passed_for_whole(
+    gateway: Gateway, agent: Agent, origin: StrictOrigin
+) -> None:
     origin.answer("GET", "/repos/octo/half", {"text": "x" * 100_000})
     for kind in ("reset_body", "long_length"):
         origin.fault(Fault(kind, path="/repos/octo/half", times=1))
@@ -124,7 +132,9 @@ def test_internal_addresses_are_not_dialled(route: str, hasty: Gateway, origin: 
 def test_a_body_that_never_ends_times_out(hasty: Gateway, origin: StrictOrigin) -> None:
     before, agent = origin.mark(), hasty.enrol()
     head = f"POST /github{ISSUES} HTTP/1.1\r\nHost: {hasty.listen}\r\nAuthorization: Bearer {agent.token}\r\n"
-    answer = raw.exchange(hasty.listen, f"{head}Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{{".encode(), seconds=8)
+    answer = raw.exchange(
+        hasty.listen, f"{head}Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{{".encode(), seconds=8
+    )
     assert answer.status == 408
     assert origin.since(before) == (0, [])
 
@@ -142,7 +152,11 @@ def test_a_body_over_the_bound_is_413(framing: str, hasty: Gateway, origin: Stri
 def test_a_body_cut_short_is_never_sent(hasty: Gateway, origin: StrictOrigin) -> None:
     before, agent = origin.mark(), hasty.enrol()
     head = f"POST /github{ISSUES} HTTP/1.1\r\nHost: {hasty.listen}\r\nAuthorization: Bearer {agent.token}\r\n"
-    raw.exchange(hasty.listen, f'{head}Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{{"title":"a"}}'.encode(), half_close=True)
+    raw.exchange(
+        hasty.listen,
+        f'{head}Content-Type: application/json\r\nContent-Length: 50\r\n\r\n{{"title":"a"}}'.encode(),
+        half_close=True,
+    )
     time.sleep(0.3)
     assert origin.since(before) == (0, [])
 

@@ -178,7 +178,9 @@ class Gateway:
     def admin_token(self) -> str:
         return (self.state / "admin.token").read_text().strip()
 
-    def api(self, method: str, path: str, body: Any = None, token: str | None = None, admin: bool = True) -> requests.Response:
+    def api(
+        self, method: str, path: str, body: Any = None, token: str | None = None, admin: bool = True
+    ) -> requests.Response:
         """The admin listener with the admin's token, unless told otherwise."""
         address = self.admin if admin else self.listen
         headers = {"Authorization": f"Bearer {token if token is not None else self.admin_token}"}

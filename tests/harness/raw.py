@@ -34,7 +34,12 @@ def own_source() -> str:
 
 
 def exchange(
-    address: str, data: bytes, seconds: float = 10, source: str | None = None, quiet: float | None = None, half_close: bool = False
+    address: str,
+    data: bytes,
+    seconds: float = 10,
+    source: str | None = None,
+    quiet: float | None = None,
+    half_close: bool = False,
 ) -> Answer:
     """Sends `data` and reads one whole answer, or until the peer closes or `seconds` pass.
 
@@ -42,7 +47,9 @@ def exchange(
     follows or the peer closes.
     """
     host, _, port = address.rpartition(":")
-    with socket.create_connection((host, int(port)), timeout=seconds, source_address=(source or own_source(), 0)) as sock:
+    with socket.create_connection(
+        (host, int(port)), timeout=seconds, source_address=(source or own_source(), 0)
+    ) as sock:
         try:
             sock.sendall(data)
             if half_close:

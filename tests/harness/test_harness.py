@@ -74,7 +74,9 @@ def test_a_slip_in_the_corpus_is_an_error_with_its_place(tmp_path: Path, text: s
 
 
 def test_answers_are_cut_where_they_end() -> None:
-    answer = raw.parse(b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n")
+    answer = raw.parse(
+        b"HTTP/1.1 100 Continue\r\n\r\nHTTP/1.1 200 OK\r\nContent-Length: 2\r\n\r\nokHTTP/1.1 200 OK\r\n\r\n"
+    )
     assert answer and (answer.status, answer.body, answer.rest) == (200, b"ok", b"HTTP/1.1 200 OK\r\n\r\n")
     chunked = b"HTTP/1.1 403 No\r\nTransfer-Encoding: chunked\r\n\r\n2\r\nok\r\n0\r\n\r\n"
     assert raw.parse(chunked[:-3]) is None
@@ -96,7 +98,7 @@ def test_a_close_is_told_from_silence() -> None:
 
     kept: list[socket.socket] = []
     threading.Thread(target=serve, daemon=True).start()
-    address = "127.0.0.1:%d" % server.getsockname()[1]
+    address = f"127.0.0.1:{server.getsockname()[1]}"
     assert raw.exchange(address, b"x", quiet=1).closed is True
     assert raw.exchange(address, b"x", quiet=0.1).closed is False
     server.close()

@@ -98,7 +98,9 @@ class StrictOrigin:
     def url(self) -> str:
         return f"http://127.0.0.1:{self.port}"
 
-    def answer(self, method: str, path: str, body: Any, status: int = 200, headers: dict[str, str] | None = None) -> None:
+    def answer(
+        self, method: str, path: str, body: Any, status: int = 200, headers: dict[str, str] | None = None
+    ) -> None:
         """Answers a path (a whole-match regular expression) from now on; the newest wins.
 
         `body` is bytes, something JSON, or a function of the request that returns either or a `Reply`.
@@ -340,7 +342,6 @@ def main() -> int:
     bearer = f"Bearer {os.environ[options.credential_env]}"
     port = int(options.listen.rpartition(":")[2])
     origin = StrictOrigin(("authorization", bearer), upstream, port, log=options.log).start()
-    print(json.dumps({"event": "listening", "listen": f"127.0.0.1:{origin.port}"}), flush=True)
     try:
         asyncio.run(serve_control(origin, options.control))
     except KeyboardInterrupt:
@@ -352,6 +353,8 @@ async def serve_control(origin: StrictOrigin, address: str | None) -> None:
     if address:
         port = int(address.rpartition(":")[2])
         await asyncio.start_server(lambda r, w: control(origin, r, w), "127.0.0.1", port)
+    # Only now: whoever waits for this line may use both ports.
+    print(json.dumps({"event": "listening", "listen": f"127.0.0.1:{origin.port}"}), flush=True)
     await asyncio.Event().wait()
 
 

@@ -77,7 +77,13 @@ def why_refused(text: bytes) -> str | None:
         depth = nesting(text)
         if depth > 64:
             return "too_deep"
-        json.loads(text.decode("utf-8"), object_pairs_hook=members, parse_constant=constant, parse_int=number, parse_float=number)
+        json.loads(
+            text.decode("utf-8"),
+            object_pairs_hook=members,
+            parse_constant=constant,
+            parse_int=number,
+            parse_float=number,
+        )
         json.dumps(json.loads(text), ensure_ascii=False).encode()  # lone surrogates
     except Refused as refused:
         return str(refused)

@@ -79,8 +79,10 @@ impl PolicyEngine {
     pub(super) fn assemble(hash: Digest, policies: Vec<Arc<Loaded>>, types: TypeNames) -> Self {
         let by_id = policies.iter().zip(0_u32..).map(|(p, n)| (p.info.id.clone(), n)).collect();
         let index = Index::new(policies.iter().map(|p| &p.scope));
-        let weigh = |_: &_, slice: &Arc<Slice>| u32::try_from(slice.members.len() + 1).unwrap_or(u32::MAX);
-        let slices = Cache::builder().max_capacity(MAX_SLICED).weigher(weigh).build();
+        let slices = Cache::<Box<[u32]>, Arc<Slice>>::builder()
+            .max_capacity(MAX_SLICED)
+            .weigher(|_, slice| u32::try_from(slice.members.len() + 1).unwrap_or(u32::MAX))
+            .build();
         let (authorizer, memo) = (Authorizer::new(), Memo::new());
         Self { hash, policies, by_id, index, types, authorizer, memo, slices, next_slice: AtomicU64::new(0) }
     }
@@ -167,9 +169,7 @@ impl Reach<'_> {
         let name = qualified(entry);
         let named = |actions: &&Actions| match actions {
             Actions::Any => true,
-            some => {
-                some.uids().iter().any(|u| u.ty == ACTION && (u.id == name || groups_of(entry).any(|g| g == u.id)))
-            }
+            some => some.uids().iter().any(|u| u.ty == ACTION && (u.id == name || groups_of(entry).any(|g| g == u.id))),
         };
         self.permitted.iter().any(named) && !self.forbidden.iter().any(named)
     }

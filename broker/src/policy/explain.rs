@@ -66,7 +66,9 @@ impl PolicyEngine {
             }
             (Decision::Deny, Reason::NoPermit) => needs = self.nearest_permits(slice, input),
             (Decision::Deny, Reason::PolicyError | Reason::FactUnavailable) => {
-                needs.extend(evaluation.errors.iter().map(|e| format!("the policies would have to be able to judge: {e}")));
+                needs.extend(
+                    evaluation.errors.iter().map(|e| format!("the policies would have to be able to judge: {e}")),
+                );
             }
             (Decision::Deny, _) => needs.extend(decided.map(|p| self.lifted(p, input))),
         }

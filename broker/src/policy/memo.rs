@@ -45,11 +45,13 @@ pub struct MemoCounters {
 impl Memo {
     /// An empty memory.
     pub fn new() -> Self {
-        let weigh = |key: &Box<[u8]>, answer: &Arc<Evaluation>| {
-            let text: usize = answer.policies.iter().map(String::len).sum::<usize>() + answer.message.len();
-            u32::try_from(key.len() + text + 256).unwrap_or(u32::MAX)
-        };
-        let decided = Cache::builder().max_capacity(MAX_BYTES).weigher(weigh).build();
+        let decided = Cache::<Box<[u8]>, Arc<Evaluation>>::builder()
+            .max_capacity(MAX_BYTES)
+            .weigher(|key, answer| {
+                let text: usize = answer.policies.iter().map(String::len).sum::<usize>() + answer.message.len();
+                u32::try_from(key.len() + text + 256).unwrap_or(u32::MAX)
+            })
+            .build();
         Self { decided, hits: AtomicU64::new(0), misses: AtomicU64::new(0), uncached: AtomicU64::new(0) }
     }
 

@@ -135,7 +135,9 @@ impl Scope {
 
     /// Whether the head covers a request.
     pub fn covers(&self, subject: &Subject<'_>) -> bool {
-        self.actions.cover(subject) && self.covers_principal(subject.agent, subject.team) && self.covers_resource(subject)
+        self.actions.cover(subject)
+            && self.covers_principal(subject.agent, subject.team)
+            && self.covers_resource(subject)
     }
 
     /// Whether the head covers an agent of a team.

@@ -81,7 +81,8 @@ pub fn rename_types(policy: &str, renamed: impl Fn(&str) -> Option<String>) -> O
     let mut out = policy.to_owned();
     let mut changed = false;
     for (at, token) in tokens.iter().enumerate() {
-        let is_last = at >= 3 && is(at - 1, ":") && is(at - 2, ":") && !(is(at + 1, ":") && word(policy, tokens.get(at + 3)));
+        let is_last =
+            at >= 3 && is(at - 1, ":") && is(at - 2, ":") && !(is(at + 1, ":") && word(policy, tokens.get(at + 3)));
         if is_last && let Some(name) = renamed(slice(policy, token)).filter(|n| n.len() == token.len()) {
             out.replace_range(token.clone(), &name);
             changed = true;

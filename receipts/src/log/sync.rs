@@ -140,11 +140,11 @@ impl Syncer {
 
     /// Makes what is written durable, however often it takes. Returns how many leaves that were.
     fn sync(&mut self, closing: bool) -> u64 {
-        let chunks: Vec<Chunk> = self.shared.writer.lock().unsynced.iter().cloned().collect();
-        let Some((end, last_hash)) = chunks.last().map(|chunk| (chunk.end, chunk.last_hash)) else { return 0 };
+        let mut chunks = self.unsynced();
         let started = Instant::now();
         let mut backoff = FIRST_BACKOFF;
-        while let Err(e) = sync_files(&chunks) {
+        let mut synced = sync_files(&chunks);
+        while let Err(e) = synced {
             self.report(&e);
             if closing && started.elapsed() > PATIENCE_AT_END {
                 self.gave_up = true;
@@ -153,11 +153,13 @@ impl Syncer {
             thread::sleep(backoff);
             backoff = (backoff * 2).min(LAST_BACKOFF);
             // After an error the kernel takes the pages for clean: what it lost is written
-            // again, or the next sync would succeed with nothing on the disk.
-            if let Err(e) = chunks.iter().try_for_each(|chunk| chunk.file.write_all_at(&chunk.bytes, chunk.offset)) {
-                self.report(&e);
-            }
+            // again, or the next sync would succeed with nothing on the disk. That goes for
+            // leaves appended during the failed sync too, so all there are now are taken.
+            chunks = self.unsynced();
+            let rewritten = chunks.iter().try_for_each(|chunk| chunk.file.write_all_at(&chunk.bytes, chunk.offset));
+            synced = rewritten.and_then(|()| sync_files(&chunks));
         }
+        let Some((end, last_hash)) = chunks.last().map(|chunk| (chunk.end, chunk.last_hash)) else { return 0 };
         // 1. The leaves are on the disk. A crash here: durable, nobody was told.
         self.shared.writer.lock().synced(end);
         // 2. The head says so. A crash here: durable, nobody was told.
@@ -167,6 +169,10 @@ impl Syncer {
         self.shared.progress.send_replace(Progress { durable: end, failing: None });
         self.sync_payloads();
         end - before
+    }
+
+    fn unsynced(&self) -> Vec<Chunk> {
+        self.shared.writer.lock().unsynced.iter().cloned().collect()
     }
 
     fn report(&self, error: &io::Error) {

@@ -173,9 +173,14 @@ fn nobody_is_asked_when_a_yes_would_not_help() {
     let merge = || ask("merge_pull_request", PULL, json!({})).fact("base_protected", json!(true));
     let denied = merge().put_to(&without_permit);
     assert_eq!((denied.decision, denied.reason), (Decision::Deny, Reason::NoPermit));
-    let with_forbid = engine(&format!(
-        r#"{ALL} {GATE} @id("never") forbid (principal, action in Action::"high", resource);"#
+    // The permit covers the call and does not hold: seen only by asking with the approval given.
+    let with_permit_that_fails = engine(&format!(
+        r#"{GATE} @id("p") permit (principal, action, resource) when {{ context.route == "internal" }};"#
     ));
+    let denied = merge().put_to(&with_permit_that_fails);
+    assert_eq!((denied.decision, denied.reason), (Decision::Deny, Reason::NoPermit));
+    let with_forbid =
+        engine(&format!(r#"{ALL} {GATE} @id("never") forbid (principal, action in Action::"high", resource);"#));
     let denied = merge().put_to(&with_forbid);
     assert_eq!((denied.decision, denied.reason), (Decision::Deny, Reason::Forbidden));
 }
@@ -213,7 +218,8 @@ fn no_fact_is_fetched_for_what_cannot_be_allowed() {
     let without_permit = engine(&format!(r#"{GATE} @id("b") forbid (principal, action in Action::"mint", resource);"#));
     assert!(merge().slice(&without_permit).facts().is_empty());
     assert_eq!(merge().put_to(&without_permit).reason, Reason::NoPermit);
-    let always_forbidden = engine(&format!(r#"{ALL} {GATE} @id("b") forbid (principal, action in Action::"high", resource);"#));
+    let always_forbidden =
+        engine(&format!(r#"{ALL} {GATE} @id("b") forbid (principal, action in Action::"high", resource);"#));
     assert!(merge().slice(&always_forbidden).facts().is_empty());
     let denied = merge().put_to(&always_forbidden);
     assert_eq!((denied.reason, denied.policies), (Reason::Forbidden, vec!["b".to_owned()]));

@@ -35,14 +35,18 @@ fn a_missing_permit_names_the_condition_that_fails() {
     let said = explain(&engine, &question).would_have_to_be_true;
     assert_eq!(
         said,
-        [r#"permit `a` (p.cedar:1) would apply if `context.source_trust == "trusted_internal_signed"` held (`source_trust` is `unknown`)"#]
+        [
+            r#"permit `a` (p.cedar:1) would apply if `context.source_trust == "trusted_internal_signed"` held (`source_trust` is `unknown`)"#
+        ]
     );
     question.trust = SourceTrust::TrustedInternalSigned;
     question.principal.environment = "staging".into();
     let said = explain(&engine, &question).would_have_to_be_true;
     assert_eq!(
         said,
-        [r#"permit `a` (p.cedar:1) would apply if `principal.environment == "staging"` did not hold (`environment` is `staging`)"#]
+        [
+            r#"permit `a` (p.cedar:1) would apply if `principal.environment == "staging"` did not hold (`environment` is `staging`)"#
+        ]
     );
 }
 
@@ -73,7 +77,9 @@ unless { context.source_trust == "trusted_internal_signed" };
     assert_eq!(said.policies[0].description, "not from outside");
     assert_eq!(
         said.would_have_to_be_true,
-        [r#"forbid `no` (p.cedar:2) would not apply if `context.source_trust == "trusted_internal_signed"` held (`source_trust` is `untrusted_external`)"#]
+        [
+            r#"forbid `no` (p.cedar:2) would not apply if `context.source_trust == "trusted_internal_signed"` held (`source_trust` is `untrusted_external`)"#
+        ]
     );
     let said = explain(&engine, &ask("delete_repository", REPO, json!({})));
     assert_eq!(said.would_have_to_be_true, ["forbid `never` (p.cedar:4) forbids this whatever the conditions"]);

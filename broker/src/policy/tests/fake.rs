@@ -23,22 +23,31 @@ impl Fake {
         let record = ParamType::Record(BTreeMap::from([parameter("name", ParamType::String, false)]));
         let numbers = ParamType::List(Box::new(ParamType::Integer));
         let mut entries = vec![
-            entry("create_issue", AccessClass::Write, Risk::Medium, repo, [
-                parameter("title", ParamType::String, true),
-                parameter("labels", ParamType::List(Box::new(ParamType::String)), false),
-                parameter("author", record, false),
-                parameter("milestone", ParamType::Integer, false),
-                parameter("draft", ParamType::Boolean, false),
-                parameter("ids", numbers, false),
-                parameter("shape", ParamType::Opaque, false),
-            ]),
+            entry(
+                "create_issue",
+                AccessClass::Write,
+                Risk::Medium,
+                repo,
+                [
+                    parameter("title", ParamType::String, true),
+                    parameter("labels", ParamType::List(Box::new(ParamType::String)), false),
+                    parameter("author", record, false),
+                    parameter("milestone", ParamType::Integer, false),
+                    parameter("draft", ParamType::Boolean, false),
+                    parameter("ids", numbers, false),
+                    parameter("shape", ParamType::Opaque, false),
+                ],
+            ),
             entry("create_token", AccessClass::Mint, Risk::Critical, &[], []),
             entry("delete_repository", AccessClass::Delete, Risk::Critical, repo, []),
             entry("list_issues", AccessClass::Read, Risk::Low, repo, [parameter("state", ParamType::String, false)]),
-            entry("merge_pull_request", AccessClass::Write, Risk::High, pull, [
-                parameter("merge_method", ParamType::String, false),
-                parameter("sha", ParamType::String, false),
-            ]),
+            entry(
+                "merge_pull_request",
+                AccessClass::Write,
+                Risk::High,
+                pull,
+                [parameter("merge_method", ParamType::String, false), parameter("sha", ParamType::String, false)],
+            ),
             entry("refund", AccessClass::Money, Risk::High, &[], [parameter("amount", ParamType::Integer, false)]),
             entry("write_file", AccessClass::Write, Risk::Medium, repo, [parameter("path", ParamType::String, true)]),
         ];

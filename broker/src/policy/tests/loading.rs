@@ -138,7 +138,11 @@ fn whole_records_that_cannot_be_provided_are_refused() {
         "1:1",
         &["`context.facts` cannot be read as a whole"],
     );
-    says(r#"@id("a") permit (principal, action, resource) when { context == {} };"#, "1:1", &["`context` cannot be read"]);
+    says(
+        r#"@id("a") permit (principal, action, resource) when { context == {} };"#,
+        "1:1",
+        &["`context` cannot be read"],
+    );
 }
 
 #[test]

@@ -69,9 +69,13 @@ fn every_policy_decides_some_case() {
 
 #[test]
 fn money_that_a_permit_would_move_waits_for_the_finance_leads() {
-    let mut refund = entry("refund", AccessClass::Money, Risk::High, &[], [
-        ("amount".into(), aegis_connectors::Parameter { ty: ParamType::Integer, required: true }),
-    ]);
+    let mut refund = entry(
+        "refund",
+        AccessClass::Money,
+        Risk::High,
+        &[],
+        [("amount".into(), aegis_connectors::Parameter { ty: ParamType::Integer, required: true })],
+    );
     refund.tool = "billing".into();
     let mut connectors = connectors();
     connectors.push(Arc::new(DeclaredTools::new(vec![Arc::new(refund)])));
@@ -127,7 +131,9 @@ fn every_action_of_the_catalogs_has_a_schema() {
 fn a_systems_own_teams_and_ours_can_stand_in_one_policy() {
     let own = |resource: &str| PolicySource {
         file: "own.cedar".into(),
-        text: format!(r#"@id("t") permit (principal in Team::"ops", action == Action::"github.get_team_by_name", resource {resource});"#),
+        text: format!(
+            r#"@id("t") permit (principal in Team::"ops", action == Action::"github.get_team_by_name", resource {resource});"#
+        ),
     };
     load(&[own(r#"in GitHub::Team::"octo/ops""#)], &connectors());
     load(&[own(r#"is GitHub::Team in GitHub::Organization::"octo""#)], &connectors());

@@ -1,0 +1,8 @@
+//! The gateway as one value: state folder, keys, log, store, vaults, broker, API and proxy.
+
+mod doors;
+mod open;
+mod run;
+
+pub use open::{Gateway, NewAdmin, Parts};
+pub use run::{Running, serve};

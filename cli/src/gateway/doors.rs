@@ -1,0 +1,74 @@
+//! The API behind the agents' door and the admins' listener.
+
+use std::{
+    net::{IpAddr, SocketAddr},
+    sync::Arc,
+};
+
+use aegis_api::{AdminOptions, Peer, ReloadError, admin_router, agent_router};
+use aegis_broker::{Broker, reload::Reload};
+use aegis_proxy::AgentApi;
+use axum::{
+    Router,
+    body::{Body, to_bytes},
+    extract::{ConnectInfo, Request},
+    middleware::{Next, from_fn},
+    response::Response,
+};
+use bytes::Bytes;
+use http::StatusCode;
+use tokio::{net::TcpListener, sync::watch};
+use tower::ServiceExt as _;
+
+use crate::reload::Reloader;
+
+/// The agents' API as the proxy calls it.
+pub fn agents(broker: Arc<Broker>) -> AgentApi {
+    let router = agent_router(broker);
+    Arc::new(move |request, peer| {
+        let router = router.clone();
+        Box::pin(async move { call(router, request.map(Body::from), peer).await })
+    })
+}
+
+/// The admins' API as a router that still lacks its callers' addresses.
+pub fn admins(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
+    admin_router(broker, AdminOptions { reload: reload_fn(reloader) })
+}
+
+/// One request in process.
+pub async fn call(router: Router, mut request: http::Request<Body>, peer: Option<IpAddr>) -> http::Response<Bytes> {
+    request.extensions_mut().insert(Peer(peer));
+    let answer = match router.oneshot(request).await {
+        Ok(answer) => answer,
+        Err(never) => match never {},
+    };
+    let (head, body) = answer.into_parts();
+    match to_bytes(body, MAX_ANSWER).await {
+        Ok(bytes) => http::Response::from_parts(head, bytes),
+        Err(_) => {
+            let mut failed = http::Response::new(Bytes::new());
+            *failed.status_mut() = StatusCode::INTERNAL_SERVER_ERROR;
+            failed
+        }
+    }
+}
+
+/// Serves the admins' API until `shutdown` turns true and what is in flight has ended.
+pub async fn serve_admins(listener: TcpListener, router: Router, mut shutdown: watch::Receiver<bool>) {
+    let router = router.layer(from_fn(with_peer)).into_make_service_with_connect_info::<SocketAddr>();
+    let stop = async move {
+        let _ = shutdown.wait_for(|stop| *stop).await;
+    };
+    if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
+        tracing::error!(%error, "the admin listener failed");
+    }
+}
+
+async fn with_peer(ConnectInfo(peer): ConnectInfo<SocketAddr>, mut request: Request, next: Next) -> Response {
+    request.extensions_mut().insert(Peer(Some(peer.ip())));
+    next.run(request).await
+}
+
+/// Larger than any page the API answers with.
+const MAX_ANSWER: usize = 64 << 20;

@@ -1,0 +1,248 @@
+//! From a state folder to a broker.
+
+use std::{
+    collections::BTreeMap,
+    io,
+    os::unix::fs::DirBuilderExt as _,
+    path::Path,
+    sync::Arc,
+    time::Duration,
+};
+
+use aegis_action::Clock;
+use aegis_broker::{
+    Broker, Parts as BrokerParts, StartError,
+    config::Problem,
+    decision_log::DecisionLog,
+    env::Env,
+    metrics::Metrics,
+    secret::Secret,
+    sealer,
+    snapshot::{Grammars, Sources},
+    store::{PersonRole, Store},
+    token::TokenHasher,
+    vault::Vault,
+};
+use aegis_proxy::Dialer;
+use aegis_receipts::{LogOptions, RealDisk, ReceiptLog};
+use aegis_store::SqliteStore;
+use aegis_vault_adapters::{EmbeddedVault, EnvVault, FileOptions, FileVault, MasterKey, OsEntropy, RootKey, Sealer};
+use zeroize::Zeroizing;
+
+use crate::{
+    config::{Config, MasterSource},
+    error::CliError,
+    state::{self, Held},
+};
+
+/// A broker on a state folder that this process holds.
+pub struct Gateway {
+    /// The decision path.
+    pub broker: Arc<Broker>,
+    /// Dials upstreams; knows our own listeners.
+    pub dialer: Arc<Dialer>,
+    /// What the configuration says that may not be meant.
+    pub warnings: Vec<Problem>,
+    store: SqliteStore,
+    held: Held,
+}
+
+/// What differs between a served gateway, a command without one, and the demo.
+pub struct Parts {
+    /// Routes and policies.
+    pub sources: Sources,
+    /// Decision lines.
+    pub decisions: DecisionLog,
+}
+
+/// Whether this start made the first admin.
+#[derive(Debug, PartialEq, Eq)]
+pub enum NewAdmin {
+    /// Yes; its token is in the state folder.
+    Made,
+    /// There is one.
+    Known,
+}
+
+impl Gateway {
+    /// Opens the state folder of `held`, making what is missing: keys, log, database, admin.
+    pub async fn open(config: &Config, held: Held, parts: Parts) -> Result<Self, CliError> {
+        let env = Env::system();
+        let vault = embedded_vault(config, env.clock.clone()).await?;
+        let root = vault.root_key();
+        let log = receipt_log(config, env.clock.clone()).await?;
+        let store = SqliteStore::open(&config.in_state(DATABASE)).await.map_err(failed)?;
+        let dialer = Dialer::new();
+        let started = Broker::start(
+            BrokerParts {
+                vaults: vaults(config, vault, &env)?,
+                env,
+                log: log.clone(),
+                store: Arc::new(store.clone()),
+                sealer: Arc::new(PayloadSealer(root.sealer(PAYLOADS))),
+                hasher: TokenHasher::new(root.derive_key(TOKENS)),
+                upstream: dialer.clone(),
+                grammars: Grammars::load(),
+                metrics: Metrics::new().map_err(failed)?,
+                decisions_log: parts.decisions,
+                tenant: TENANT.to_owned(),
+            },
+            &parts.sources,
+        )
+        .await;
+        let (broker, warnings) = started.map_err(|e| match e {
+            StartError::Config(problems) => CliError::Problems(crate::reload::errors(&problems)),
+            other @ StartError::Unrecorded(_) => failed(other),
+        })?;
+        Ok(Self { broker, dialer, warnings, store, held })
+    }
+
+    /// Makes an admin where there is none yet, with its token in the state folder.
+    ///
+    /// A crash between the two leaves an admin whose token nobody has; `aegis admin reset` replaces it.
+    pub async fn ensure_admin(&self, config: &Config) -> Result<NewAdmin, CliError> {
+        let people = self.broker.store.people().await.map_err(failed)?;
+        if people.iter().any(|p| p.role == PersonRole::Admin && !p.revoked) {
+            return Ok(NewAdmin::Known);
+        }
+        self.add_admin(config).await?;
+        Ok(NewAdmin::Made)
+    }
+
+    /// Ends the access of all admins and makes a new one.
+    pub async fn reset_admin(&self, config: &Config) -> Result<(), CliError> {
+        for person in self.broker.store.people().await.map_err(failed)? {
+            if person.role == PersonRole::Admin && !person.revoked {
+                self.broker.revoke_person(&person.person_id).await.map_err(failed)?;
+            }
+        }
+        self.add_admin(config).await
+    }
+
+    async fn add_admin(&self, config: &Config) -> Result<(), CliError> {
+        let (_, token) = self.broker.add_person("admin", PersonRole::Admin, Vec::new(), None).await.map_err(failed)?;
+        save_token(&config.in_state(state::ADMIN_TOKEN), &token)
+    }
+
+    /// Makes an approver with its token in the state folder, where the file does not exist yet.
+    pub async fn ensure_approver(&self, config: &Config, name: &str, group: &str) -> Result<(), CliError> {
+        let path = config.in_state(state::APPROVER_TOKEN);
+        if path.exists() {
+            return Ok(());
+        }
+        let groups = vec![group.to_owned()];
+        let (_, token) = self.broker.add_person(name, PersonRole::Approver, groups, None).await.map_err(failed)?;
+        save_token(&path, &token)
+    }
+
+    /// Tells other commands where the admin API is.
+    pub fn publish_admin(&self, address: std::net::SocketAddr) -> Result<(), CliError> {
+        self.held.publish_admin(address)
+    }
+
+    /// Records what is queued, syncs the log and closes the database.
+    pub async fn close(self) {
+        self.broker.flush_refusals();
+        if let Err(error) = self.broker.drain_outbox().await {
+            tracing::error!(%error, "transitions could not be recorded; the next start records them");
+        }
+        let log = self.broker.log.clone();
+        let _ = tokio::task::spawn_blocking(move || log.shutdown()).await;
+        self.store.close().await;
+    }
+}
+
+/// Payloads of approvals and receipts, sealed under a key of the installation.
+struct PayloadSealer(Sealer);
+
+impl sealer::Sealer for PayloadSealer {
+    fn seal(&self, label: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
+        self.0.seal(label, plain).ok()
+    }
+
+    fn open(&self, label: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
+        self.0.open(label, sealed).ok().map(|plain| plain.to_vec())
+    }
+}
+
+/// The sealer of receipt payloads, for `aegis receipts export` on a folder without a gateway.
+pub fn payload_sealer(root: &RootKey) -> impl sealer::Sealer {
+    PayloadSealer(root.sealer(PAYLOADS))
+}
+
+async fn embedded_vault(config: &Config, clock: Arc<dyn Clock>) -> Result<EmbeddedVault, CliError> {
+    let master = master_key(&config.master)?;
+    let path = config.in_state(VAULT);
+    tokio::task::spawn_blocking(move || EmbeddedVault::open(&path, &master, clock)).await.map_err(failed)?.map_err(failed)
+}
+
+fn master_key(source: &MasterSource) -> Result<MasterKey, CliError> {
+    let variable = |name: &str| {
+        std::env::var(name)
+            .map(Zeroizing::new)
+            .map_err(|_| CliError::usage(format!("`[keys] master` names the variable `{name}`, which is not set")))
+    };
+    match source {
+        MasterSource::File(path) => {
+            if let Some(folder) = path.parent() {
+                make_key_folder(folder).map_err(|e| failed(format!("cannot make `{}`: {e}", folder.display())))?;
+            }
+            MasterKey::from_file(path).map_err(failed)
+        }
+        MasterSource::Env(name) => MasterKey::from_env(&variable(name)?).map_err(failed),
+        MasterSource::Passphrase(name) => MasterKey::from_passphrase(variable(name)?).map_err(failed),
+    }
+}
+
+fn make_key_folder(folder: &Path) -> io::Result<()> {
+    if folder.as_os_str().is_empty() || folder.is_dir() {
+        return Ok(());
+    }
+    std::fs::DirBuilder::new().recursive(true).mode(0o700).create(folder)
+}
+
+async fn receipt_log(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<ReceiptLog>, CliError> {
+    let options = LogOptions::new(config.in_state(RECEIPTS), config.node.clone());
+    let opened = tokio::task::spawn_blocking(move || ReceiptLog::open(options, clock, Arc::new(RealDisk)));
+    let (log, recovered) = opened.await.map_err(failed)?.map_err(failed)?;
+    if recovered.cut_bytes > 0 {
+        tracing::warn!(
+            event = "log_recovered",
+            cut_bytes = recovered.cut_bytes,
+            "a crash left an unfinished end in the receipt log; it is cut and kept in `torn`"
+        );
+    }
+    if !recovered.preallocates {
+        tracing::warn!("this file system cannot reserve space; a full disk may leave outcomes unknown");
+    }
+    Ok(log)
+}
+
+fn vaults(config: &Config, embedded: EmbeddedVault, env: &Env) -> Result<BTreeMap<&'static str, Arc<dyn Vault>>, CliError> {
+    let base = config.file.parent().map(Path::to_owned).unwrap_or_default();
+    let options = FileOptions { base, danger_world_readable: false };
+    let file = FileVault::new(options, env.clock.clone(), &OsEntropy).map_err(failed)?;
+    let all: [Arc<dyn Vault>; 3] =
+        [Arc::new(embedded), Arc::new(EnvVault::new(&OsEntropy).map_err(failed)?), Arc::new(file)];
+    Ok(all.into_iter().map(|vault| (vault.name(), vault)).collect())
+}
+
+fn save_token(path: &Path, token: &Secret) -> Result<(), CliError> {
+    let mut line = Zeroizing::new(token.expose().to_vec());
+    line.push(b'\n');
+    state::write_private(path, &line)
+}
+
+fn failed(error: impl std::fmt::Display) -> CliError {
+    CliError::failed(error.to_string())
+}
+
+/// How long a request in flight may take after a stop was asked for.
+pub const DRAIN: Duration = Duration::from_secs(10);
+/// Folder of the receipt log in the state folder.
+pub const RECEIPTS: &str = "receipts";
+const DATABASE: &str = "aegis.db";
+const VAULT: &str = "vault";
+const TENANT: &str = "default";
+const TOKENS: &str = "token-hash";
+const PAYLOADS: &str = "payload";
