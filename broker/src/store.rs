@@ -55,11 +55,13 @@ pub trait Store: Send + Sync {
     async fn granted_approvals(&self, agent_id: &str, route: &str, action_hash: &Digest, now: Timestamp) -> Result<Vec<ApprovalRecord>, StoreError>;
     /// Records one person's yes; becomes `approved` once `quorum` distinct people said so. A no settles at once.
     /// Only while pending and unexpired; [`StoreError::Conflict`] names the actual status.
+    /// The person must have access at `now` ([`StoreError::NotFound`]); a second yes of theirs is a conflict.
     async fn settle_approval(&self, approval_id: &str, person_id: &str, yes: bool, now: Timestamp, event: &OutboxEvent) -> Result<ApprovalRecord, StoreError>;
     /// approved → consumed if agent and hash match and it is unexpired: one conditional update. `Ok(false)` otherwise. Erases the sealed payload.
     async fn consume_approval(&self, approval_id: &str, agent_id: &str, action_hash: &Digest, now: Timestamp, event: &OutboxEvent) -> Result<bool, StoreError>;
 
     /// Claims an idempotency key for a body. Keys older than their `expires_at` count as absent.
+    /// Keys end when their agent leaves `active`, and only an active agent claims ([`StoreError::Conflict`] names its state).
     async fn idempotency_claim(&self, agent_id: &str, request_id: &str, body_hash: &Digest, now: Timestamp, expires_at: Timestamp) -> Result<IdempotencyClaim, StoreError>;
     /// Stores the answer for replays.
     async fn idempotency_finish(&self, agent_id: &str, request_id: &str, answer: &Value) -> Result<(), StoreError>;

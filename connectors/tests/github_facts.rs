@@ -47,6 +47,7 @@ fn origin(path: &str) -> (u16, Value) {
         "/repos/octo/payments/branches/release%2F1.x" => (200, json!({"name":"release/1.x","protected":true})),
         "/repos/octo/payments" => (200, json!({"default_branch":"main"})),
         "/repos/octo/payments/branches/main" => (200, json!({"name":"main","protected":true})),
+        "/repos/octo/payments/branches/locked" => (403, json!({"name":"locked","protected":false})),
         "/repos/octo/payments/branches/dev" => (200, json!({"name":"dev","protected":false})),
         _ => (404, json!({"message":"Not Found"})),
     }
@@ -107,6 +108,12 @@ fn a_write_knows_whether_its_branch_is_protected() {
             put,
             json!({"message":"m","content":"","branch":"gone"}),
             vec!["/repos/octo/payments/branches/gone"],
+            Value::Null,
+        ),
+        (
+            put,
+            json!({"message":"m","content":"","branch":"locked"}),
+            vec!["/repos/octo/payments/branches/locked"],
             Value::Null,
         ),
         (

@@ -101,7 +101,7 @@ fn synthesise(row: &Value, encoded_slashes: bool) -> Synthesised {
     if !query.is_empty() {
         target.push_str(&format!("?{}", query.join("&")));
     }
-    let body = row.get("body").map(|types| value_of(types));
+    let body = row.get("body").map(value_of);
     for (member, value) in body.iter().flat_map(|b| b.as_object().unwrap()) {
         let taken = parameters.contains_key(member) || values.contains_key(member);
         let name = if taken { format!("body.{member}") } else { member.clone() };

@@ -180,7 +180,8 @@ impl<'a> Walk<'a> {
         if self.strict {
             let n: i64 = digits.parse().ok()?;
             let plain = n != 0 || digits == "0";
-            let shortest = !digits.starts_with('+') && !digits.trim_start_matches('-').starts_with('0') || digits == "0";
+            let shortest =
+                !digits.starts_with('+') && !digits.trim_start_matches('-').starts_with('0') || digits == "0";
             if !plain || !shortest || !(-MAX_SAFE_INTEGER..=MAX_SAFE_INTEGER).contains(&n) {
                 return None;
             }
@@ -213,9 +214,25 @@ mod tests {
     #[test]
     fn what_is_not_canonical_is_refused_and_doubts_are_settled() {
         for text in [
-            r#"{"b":1,"a":2}"#, r#"{"a":1,"a":1}"#, r#"{"a": 1}"#, r#"{"a":01}"#, r#"{"a":-0}"#, r#"{"a":+1}"#,
-            r#"{"a":1.0}"#, r#"{"a":9007199254740992}"#, r#"{"a":"\u000a"}"#, r#"{"a":"\u001F"}"#, r#"{"a":"\/"}"#,
-            r#"{"a":"\u0041"}"#, r#"{"a":1}x"#, r#"{"a":1"#, r#"{"a"}"#, r#"[1]"#, r#"{"a":tru}"#, r#"{"a":-}"#, "",
+            r#"{"b":1,"a":2}"#,
+            r#"{"a":1,"a":1}"#,
+            r#"{"a": 1}"#,
+            r#"{"a":01}"#,
+            r#"{"a":-0}"#,
+            r#"{"a":+1}"#,
+            r#"{"a":1.0}"#,
+            r#"{"a":9007199254740992}"#,
+            r#"{"a":"\u000a"}"#,
+            r#"{"a":"\u001F"}"#,
+            r#"{"a":"\/"}"#,
+            r#"{"a":"\u0041"}"#,
+            r#"{"a":1}x"#,
+            r#"{"a":1"#,
+            r#"{"a"}"#,
+            r#"[1]"#,
+            r#"{"a":tru}"#,
+            r#"{"a":-}"#,
+            "",
             "{\"a\":\"\u{1}\"}",
         ] {
             assert!(walk_object(text.as_bytes(), &mut |_, _| ()).is_err(), "{text}");

@@ -77,8 +77,8 @@ impl Bundle {
         let mut leaves = Vec::with_capacity(wanted.len());
         for seq in wanted {
             let stored = log.leaf(seq)?.ok_or(LogError::NoSuchLeaf(seq))?;
-            let leaf = String::from_utf8(stored.bytes)
-                .map_err(|_| LogError::Tampered { seq, why: "not UTF-8".into() })?;
+            let leaf =
+                String::from_utf8(stored.bytes).map_err(|_| LogError::Tampered { seq, why: "not UTF-8".into() })?;
             leaves.push(BundleLeaf { seq, receipt_hash: stored.hash, leaf, opening: openings.remove(&seq) });
         }
         Ok(Self { format: BUNDLE_FORMAT.into(), node: log.node().into(), leaves })

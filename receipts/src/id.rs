@@ -27,7 +27,17 @@ mod tests {
         assert_eq!(receipt_id("gw-1", 42), "rcp_gw-1_42");
         assert_eq!(parse_receipt_id("rcp_gw-1_42"), Some(("gw-1", 42)));
         assert_eq!(parse_receipt_id("rcp_a_18446744073709551615"), Some(("a", u64::MAX)));
-        for bad in ["rcp_gw-1_042", "rcp_gw-1_+42", "rcp_gw-1_", "rcp__1", "rcp_A_1", "rcp_a_1_2", "rec_a_1", "", "rcp_a_18446744073709551616"] {
+        for bad in [
+            "rcp_gw-1_042",
+            "rcp_gw-1_+42",
+            "rcp_gw-1_",
+            "rcp__1",
+            "rcp_A_1",
+            "rcp_a_1_2",
+            "rec_a_1",
+            "",
+            "rcp_a_18446744073709551616",
+        ] {
             assert_eq!(parse_receipt_id(bad), None, "{bad}");
         }
     }

@@ -65,7 +65,8 @@ fn after_any_fault_and_any_power_cut_every_acknowledged_leaf_is_there() {
                         _ => Fault::SyncError(nth),
                     }));
                 }
-                let leaves = (0..=disk.random(40)).map(|i| if i % 2 == 0 { allow(n * 100 + i) } else { deny(n) }).collect();
+                let leaves =
+                    (0..=disk.random(40)).map(|i| if i % 2 == 0 { allow(n * 100 + i) } else { deny(n) }).collect();
                 match log.append(leaves) {
                     Ok(appended) => {
                         let last = appended[appended.len() - 1].seq;

@@ -122,7 +122,10 @@ fn a_batch_is_recorded_whole_or_not_at_all() {
     };
     let largest = log.append(vec![event(&"x".repeat(MAX_LEAF_BYTES - overhead))]).unwrap()[0].seq;
     assert_eq!(log.leaf(largest).unwrap().unwrap().bytes.len(), MAX_LEAF_BYTES);
-    assert!(matches!(log.append(vec![event(&"x".repeat(MAX_LEAF_BYTES - overhead + 1))]), Err(LogError::TooLarge { .. })));
+    assert!(matches!(
+        log.append(vec![event(&"x".repeat(MAX_LEAF_BYTES - overhead + 1))]),
+        Err(LogError::TooLarge { .. })
+    ));
     assert_eq!(log.append(Vec::new()).unwrap(), []);
     drop(log);
     assert!(verify_dir(dir.path()).is_verified());

@@ -141,13 +141,8 @@ impl Inner {
                 before.mode() & 0o777
             )));
         }
-        // Room for everything at once: a growing buffer would leave copies behind.
-        let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT as usize));
-        (&file).take(LIMIT).read_to_end(&mut bytes).map_err(failed)?;
-        let stamp = Stamp::of(&before);
-        if Stamp::of(&file.metadata().map_err(failed)?) != stamp {
-            return Ok(None);
-        }
+        let stamp = || Ok(Stamp::of(&file.metadata()?));
+        let Some((bytes, stamp)) = read_unchanged(&file, stamp).map_err(failed)? else { return Ok(None) };
         let line_break: &[u8] = if bytes.ends_with(b"\r\n") { b"\r\n" } else { b"\n" };
         let value = bytes.strip_suffix(line_break).unwrap_or(&bytes);
         Ok(Some((Secret::new(value.to_vec()), stamp)))
@@ -168,6 +163,18 @@ impl Stamp {
     fn is_still(&self, clock: &dyn Clock) -> bool {
         clock.now().seconds().saturating_sub(self.modified.0.max(self.changed.0)) > STILL_SECONDS
     }
+}
+
+/// Bytes that were the file's both before and after they were read, or `None`.
+fn read_unchanged(
+    source: impl io::Read,
+    stamp: impl Fn() -> io::Result<Stamp>,
+) -> io::Result<Option<(Zeroizing<Vec<u8>>, Stamp)>> {
+    let before = stamp()?;
+    // Room for everything at once: a growing buffer would leave copies behind.
+    let mut bytes = Zeroizing::new(Vec::with_capacity(LIMIT as usize));
+    source.take(LIMIT).read_to_end(&mut bytes)?;
+    Ok((stamp()? == before).then_some((bytes, before)))
 }
 
 /// A path without `.` and `..`, so that one file has one key.

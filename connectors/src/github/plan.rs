@@ -79,6 +79,9 @@ fn strip_server_prefix(path: &mut Path) {
 }
 
 fn unknown(head: &Head<'_>, path: &Path) -> Refusal {
+    if path.segments.iter().any(Segment::has_slash) {
+        return bad(BAD_PATH, "an encoded slash where no operation takes one");
+    }
     let words: Vec<&str> = path.segments.iter().map(|s| s.text.as_str()).collect();
     let detail = match words.as_slice() {
         ["graphql"] | ["api", "graphql"] => "GraphQL is not in this catalog; use the REST operation".to_owned(),

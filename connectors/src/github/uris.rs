@@ -125,6 +125,13 @@ mod tests {
     }
 
     #[test]
+    fn members_of_any_name_are_followed() {
+        let answer =
+            json!({"files":{"a.txt":{"raw_url":"1","content":"https://api.github.com/evil"}},"description":"no"});
+        assert_eq!(urls("gists/get", &answer), ["1"]);
+    }
+
+    #[test]
     fn links_of_a_repository_that_are_plain_strings_in_the_schema_count_too() {
         let answer = json!({"items":[{"archive_url":"1","owner":{"url":"2"},"description":"no"}],"total_count":1});
         assert_eq!(urls("search/repos", &answer), ["1", "2"]);

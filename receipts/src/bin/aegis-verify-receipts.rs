@@ -36,7 +36,9 @@ fn main() -> ExitCode {
         eprintln!();
     }
     let text = if args.json {
-        serde_json::to_string_pretty(&report).map(|text| text + "\n").unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}\n"))
+        serde_json::to_string_pretty(&report)
+            .map(|text| text + "\n")
+            .unwrap_or_else(|e| format!("{{\"error\":\"{e}\"}}\n"))
     } else {
         report.to_string()
     };

@@ -407,7 +407,8 @@ mod tests {
 
     fn bare(mut i: Intent) -> Intent {
         (i.agent_id, i.approval, i.count, i.credential, i.index) = (None, None, None, None, None);
-        (i.parent_run_id, i.request_id, i.resource, i.run_id, i.trace_id, i.user) = (None, None, None, None, None, None);
+        (i.parent_run_id, i.request_id, i.resource, i.run_id, i.trace_id, i.user) =
+            (None, None, None, None, None, None);
         i.dry_run = false;
         i.policies.clear();
         i.sending.clear();

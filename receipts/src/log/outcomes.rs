@@ -179,7 +179,8 @@ mod tests {
 
     #[test]
     fn a_write_has_a_leaf_of_its_own_and_a_lone_read_too() {
-        let kinds: Vec<_> = leaves(vec![hostile(true), hostile(false), hostile(true)]).iter().map(LeafBody::type_name).collect();
+        let kinds: Vec<_> =
+            leaves(vec![hostile(true), hostile(false), hostile(true)]).iter().map(LeafBody::type_name).collect();
         assert_eq!(kinds, ["outcome.v1", "outcomes.v1"]);
         assert!(matches!(&leaves(vec![hostile(true)])[..], [LeafBody::Outcome(_)]));
         assert!(leaves(Vec::new()).is_empty());

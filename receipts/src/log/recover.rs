@@ -12,10 +12,15 @@ use std::{
 
 use aegis_action::{Clock, sha256};
 
-use super::{LogOptions, Recovered, sidecar::{Sidecar, payloads_dir}, tail::Tail, writer::{Purpose, Writer}};
+use super::{
+    LogOptions, Recovered,
+    sidecar::{Sidecar, payloads_dir},
+    tail::Tail,
+    writer::{Purpose, Writer},
+};
 use crate::{
     chain::{Chain, GENESIS, LeafView},
-    disk::{Disk, DiskLock},
+    disk::{Disk, DiskFile, DiskLock},
     error::LogError,
     head::{HEAD_BYTES, HeadLine, head_path},
     leaf::{LeafBody, Recovered as RecoveredLeaf},
@@ -37,7 +42,7 @@ pub(super) fn open(
         _ => LogError::io("lock the directory", &e),
     })?;
     let (head, head_rebuilt) = read_head(&**disk, dir)?;
-    let mut scan = Scan { disk: &**disk, dir, durable: head.next_seq, head, chain: Chain::genesis() };
+    let mut scan = Scan { disk: &**disk, dir, durable: head.next_seq, head, chain: Chain::genesis(), durable_bytes: 0 };
     let mut found = scan.run(options.segment_leaves)?;
     let chain = scan.chain;
     if let Some(node) = &chain.node
@@ -64,8 +69,8 @@ pub(super) fn open(
         Err(e) if e.kind() == io::ErrorKind::Unsupported
     );
     // Found is not durable: a killed process leaves leaves that only the page cache has.
-    for file in &found.unsynced {
-        file.sync().map_err(|e| LogError::io("sync a segment", &e))?;
+    for span in &found.unsynced {
+        span.make_durable().map_err(|e| LogError::io("sync a segment", &e))?;
     }
     let (sidecar, cut) = Sidecar::open(&**disk, dir, found.tail.first, chain.next_seq)?;
     recovered.cut_payload_bytes = cut;
@@ -85,9 +90,25 @@ pub(super) fn open(
 struct Found {
     full: Vec<u64>,
     tail: Tail,
-    /// Files that have leaves beyond the head.
-    unsynced: Vec<Arc<dyn crate::disk::DiskFile>>,
+    /// Leaves that nobody knows to be durable.
+    unsynced: Vec<Span>,
     damage: Option<Damage>,
+}
+
+/// A stretch of a segment.
+struct Span {
+    file: Arc<dyn DiskFile>,
+    from: u64,
+    to: u64,
+}
+
+impl Span {
+    /// Writes the bytes once more and syncs. The process before may have seen a sync fail:
+    /// then the page cache has what the disk has not, and takes it for clean.
+    fn make_durable(&self) -> io::Result<()> {
+        copy(&*self.file, self.from, self.to, &*self.file, self.from)?;
+        self.file.sync()
+    }
 }
 
 /// Where the log stops to hold, beyond everything that was acknowledged.
@@ -114,6 +135,8 @@ struct Scan<'a> {
     durable: u64,
     head: HeadLine,
     chain: Chain,
+    /// Bytes of the segment at hand that the head covers.
+    durable_bytes: u64,
 }
 
 impl Scan<'_> {
@@ -135,7 +158,7 @@ impl Scan<'_> {
         for at in start..firsts.len() {
             let (first, later) = (firsts.get(at).copied().unwrap_or(0), firsts.get(at + 1).copied());
             let (tail, damage) = self.segment(first, later, segment_leaves)?;
-            unsynced.push(Arc::clone(&tail.file));
+            unsynced.push(Span { file: Arc::clone(&tail.file), from: self.durable_bytes, to: tail.pos });
             if later.is_some() && damage.is_none() {
                 continue;
             }
@@ -168,7 +191,8 @@ impl Scan<'_> {
 
     /// Puts the chain where segment `start` begins, from the last leaf of the segment before.
     fn enter(&mut self, firsts: &[u64], start: usize) -> Result<(), LogError> {
-        let Some((before, first)) = start.checked_sub(1).and_then(|b| firsts.get(b).copied().zip(firsts.get(start).copied()))
+        let Some((before, first)) =
+            start.checked_sub(1).and_then(|b| firsts.get(b).copied().zip(firsts.get(start).copied()))
         else {
             return Ok(());
         };
@@ -214,10 +238,16 @@ impl Scan<'_> {
         }
         let mut tail = Tail::at(first, Arc::clone(&file), segment_leaves);
         let mut records = Records::new(file, 0, len);
+        self.durable_bytes = 0;
         let broken = loop {
             match records.next().map_err(read)? {
                 Next::Leaf { bytes, .. } => match self.leaf(bytes) {
-                    Ok(()) => tail.accept(bytes.len() as u64 + 2, &[0]),
+                    Ok(()) => {
+                        tail.accept(bytes.len() as u64 + 2, &[0]);
+                        if self.chain.next_seq <= self.durable {
+                            self.durable_bytes = tail.pos;
+                        }
+                    }
                     Err(why) => break Broken { why, by_crash: bytes.contains(&0), records: 1 },
                 },
                 Next::End if later.is_none_or(|next| next == self.chain.next_seq) => {
@@ -278,24 +308,31 @@ fn rest(mut records: Records) -> io::Result<(u64, bool)> {
 
 /// Copies a torn tail aside and moves the segments behind it there, durably.
 fn keep_torn(disk: &dyn Disk, dir: &Path, tail: &Tail, damage: &Damage, name: &str) -> io::Result<()> {
-    let copy = disk.open(&torn_dir(dir).join(name))?;
-    copy.truncate(0)?;
-    let mut buf = vec![0; 64 * 1024];
-    let mut done = 0;
-    loop {
-        let n = tail.file.read_full_at(&mut buf, tail.pos + done)?;
-        if n == 0 {
-            break;
-        }
-        copy.write_all_at(buf.get(..n).unwrap_or_default(), done)?;
-        done += n as u64;
-    }
-    copy.sync()?;
+    let kept = disk.open(&torn_dir(dir).join(name))?;
+    kept.truncate(0)?;
+    copy(&*tail.file, tail.pos, tail.file.len()?, &*kept, 0)?;
+    kept.sync()?;
     for first in &damage.later {
         disk.rename(&segment_path(dir, *first), &torn_dir(dir).join(format!("{name}.{first:020}")))?;
     }
     disk.sync_dir(&torn_dir(dir))?;
     disk.sync_dir(&segments_dir(dir))
+}
+
+/// Copies bytes `from..to` of one file to another place.
+fn copy(source: &dyn DiskFile, from: u64, to: u64, target: &dyn DiskFile, at: u64) -> io::Result<()> {
+    let mut buf = vec![0; 64 * 1024];
+    let mut done = 0;
+    while from + done < to {
+        let want = usize::try_from(to - from - done).map_or(buf.len(), |left| left.min(buf.len()));
+        let n = source.read_full_at(buf.get_mut(..want).unwrap_or_default(), from + done)?;
+        if n == 0 {
+            return Err(io::ErrorKind::UnexpectedEof.into());
+        }
+        target.write_all_at(buf.get(..n).unwrap_or_default(), at + done)?;
+        done += n as u64;
+    }
+    Ok(())
 }
 
 /// The leaf for a cut that has none yet: of this opening, or of one that crashed before its leaf was durable.

@@ -110,7 +110,11 @@ impl Run<'_> {
         let len = file.len().map_err(unreadable("a segment"))?;
         let expected = self.chain.next_seq;
         if first != expected {
-            return Err(Verdict::tampered(expected, &file_name, format!("it starts at leaf {first}, expected {expected}")));
+            return Err(Verdict::tampered(
+                expected,
+                &file_name,
+                format!("it starts at leaf {first}, expected {expected}"),
+            ));
         }
         if len == 0 && !last {
             return Err(Verdict::tampered(expected, &file_name, "it is empty"));
@@ -158,7 +162,9 @@ impl Run<'_> {
         let back = self.chain.last_ts - view.ts;
         if self.chain.next_seq > 0 && back > 0 {
             if back <= CLOCK_STEP_MS {
-                return Err(format!("its time is {back} ms before that of the leaf before it, which the log does not write"));
+                return Err(format!(
+                    "its time is {back} ms before that of the leaf before it, which the log does not write"
+                ));
             }
             self.report.find(format!("the clock was set back by {back} ms at leaf {}", view.seq));
         }

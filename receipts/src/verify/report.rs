@@ -122,7 +122,9 @@ impl fmt::Display for Report {
             ts.map_or_else(|| "-".to_owned(), |ts| ts.to_string())
         };
         match &self.verdict {
-            Verdict::Verified => writeln!(f, "verified: {} leaves of node `{node}`, {} bytes", self.leaves, self.bytes)?,
+            Verdict::Verified => {
+                writeln!(f, "verified: {} leaves of node `{node}`, {} bytes", self.leaves, self.bytes)?
+            }
             Verdict::Tampered { seq, file, why } => {
                 writeln!(f, "TAMPERED at leaf {seq} ({file}): {why}")?;
                 writeln!(f, "  {} leaves before it hold", self.leaves)?;

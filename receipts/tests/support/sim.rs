@@ -292,7 +292,8 @@ impl Disk for Process {
     }
     fn sync_dir(&self, dir: &Path) -> io::Result<()> {
         let Some(mut state) = self.alive() else { return Ok(()) };
-        let live: Vec<_> = state.names.iter().filter(|(p, _)| p.parent() == Some(dir)).map(|(p, n)| (p.clone(), *n)).collect();
+        let live: Vec<_> =
+            state.names.iter().filter(|(p, _)| p.parent() == Some(dir)).map(|(p, n)| (p.clone(), *n)).collect();
         state.durable_names.retain(|path, _| path.parent() != Some(dir));
         state.durable_names.extend(live);
         Ok(())

@@ -189,6 +189,18 @@ async fn a_transaction_left_open_does_not_poison_the_writer() {
 }
 
 #[tokio::test]
+async fn a_transaction_holds_the_write_lock_from_its_start() {
+    let folder = tempfile::tempdir().unwrap();
+    let path = folder.path().join("aegis.db");
+    let (one, two) = (SqliteStore::open(&path).await.unwrap(), SqliteStore::open(&path).await.unwrap());
+    let held = one.begin().await.unwrap();
+    assert!(tokio::time::timeout(Duration::from_millis(100), two.begin()).await.is_err());
+    assert_eq!(two.agents().await.unwrap(), [], "readers do not wait");
+    held.rollback().await.unwrap();
+    two.begin().await.unwrap();
+}
+
+#[tokio::test]
 async fn a_value_of_another_version_is_unavailable_rather_than_guessed() {
     let store = SqliteStore::in_memory().await.unwrap();
     with_approved(&store).await;

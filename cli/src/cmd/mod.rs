@@ -1,0 +1,191 @@
+//! The command line: one file per subcommand.
+
+mod actions;
+mod admin;
+mod agent;
+mod approvals;
+mod approver;
+mod completions;
+mod credential;
+mod demo;
+mod dev;
+mod doctor;
+mod policy;
+mod receipts;
+mod routes;
+mod serve;
+mod why;
+
+use std::{path::PathBuf, process::ExitCode};
+
+use clap::{Parser, Subcommand};
+use serde_json::Value;
+
+use crate::{
+    client::{As, Client},
+    config::Config,
+    error::CliError,
+    output::Output,
+};
+
+/// Lets AI agents use GitHub and other APIs without holding a credential.
+#[derive(Debug, Parser)]
+#[command(name = "aegis", version, max_term_width = 100, propagate_version = true, arg_required_else_help = true)]
+#[command(after_help = AFTER)]
+pub struct Cli {
+    /// Configuration file [default: ./aegis.toml, then ./.aegis/aegis.toml]
+    #[arg(short, long, global = true, env = "AEGIS_CONFIG", value_name = "FILE")]
+    config: Option<PathBuf>,
+    /// Print JSON for machines instead of text
+    #[arg(long, global = true)]
+    json: bool,
+    #[command(subcommand)]
+    command: Command,
+}
+
+const AFTER: &str = "\
+Start here:
+  aegis demo                       a tour on this machine, nothing to set up
+  aegis dev                        a gateway with a state folder of its own
+  aegis actions search merge pull  what is the name of the thing I want to allow?
+
+Exit codes:
+  0  it worked
+  1  it failed, was denied, or does not verify
+  2  the command line or a file could not be understood or read";
+
+#[derive(Debug, Subcommand)]
+enum Command {
+    /// Tour the gateway on loopback; leaves nothing behind
+    Demo(demo::Args),
+    /// Run a gateway for development; makes its own state folder
+    Dev(dev::Args),
+    /// Run the gateway
+    Serve(serve::Args),
+    /// Find actions in the embedded catalogs
+    #[command(subcommand)]
+    Actions(actions::Command),
+    /// Store the credentials that the gateway uses
+    #[command(subcommand)]
+    Credential(credential::Command),
+    /// Enrol, contain and list agents
+    #[command(subcommand)]
+    Agent(agent::Command),
+    /// Add and revoke the people who approve
+    #[command(subcommand)]
+    Approver(approver::Command),
+    /// See and settle what waits for a person
+    #[command(subcommand)]
+    Approvals(approvals::Command),
+    /// Check routes.toml
+    #[command(subcommand)]
+    Routes(routes::Command),
+    /// Check and test policies
+    #[command(subcommand)]
+    Policy(policy::Command),
+    /// Explain a decision
+    Why(why::Args),
+    /// Follow, verify and export the record
+    #[command(subcommand)]
+    Receipts(receipts::Command),
+    /// Replace a lost admin token
+    #[command(subcommand)]
+    Admin(admin::Command),
+    /// Say what is misconfigured and how to fix it
+    Doctor(doctor::Args),
+    /// Print a completion script for a shell
+    Completions(completions::Args),
+}
+
+/// What every subcommand gets.
+pub struct Context {
+    /// How to print.
+    pub out: Output,
+    config: Option<PathBuf>,
+}
+
+impl Context {
+    /// The configuration file, read.
+    pub fn config(&self) -> Result<Config, CliError> {
+        Config::load(self.config.as_deref())
+    }
+
+    /// One call of the admin API.
+    pub async fn call(&self, who: &As, method: &str, path: &str, body: Option<&Value>) -> Result<Value, CliError> {
+        self.with_client(who, async |client| client.call(method, path, body).await).await
+    }
+
+    /// Several calls over one connection, which is closed whatever comes of them.
+    pub async fn with_client<T>(
+        &self,
+        who: &As,
+        work: impl AsyncFnOnce(&Client) -> Result<T, CliError>,
+    ) -> Result<T, CliError> {
+        let client = Client::open(&self.config()?, who).await?;
+        let result = work(&client).await;
+        client.close().await;
+        result
+    }
+}
+
+/// Runs the subcommand.
+pub async fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    let context = Context { out: Output { json: cli.json }, config: cli.config };
+    match cli.command {
+        Command::Demo(args) => demo::run(args, &context).await,
+        Command::Dev(args) => dev::run(args, &context).await,
+        Command::Serve(args) => serve::run(args, &context).await,
+        Command::Actions(command) => actions::run(command, &context),
+        Command::Credential(command) => credential::run(command, &context).await,
+        Command::Agent(command) => agent::run(command, &context).await,
+        Command::Approver(command) => approver::run(command, &context).await,
+        Command::Approvals(command) => approvals::run(command, &context).await,
+        Command::Routes(command) => routes::run(command, &context),
+        Command::Policy(command) => policy::run(command, &context),
+        Command::Why(args) => why::run(args, &context).await,
+        Command::Receipts(command) => receipts::run(command, &context).await,
+        Command::Admin(command) => admin::run(command, &context).await,
+        Command::Doctor(args) => doctor::run(args, &context).await,
+        Command::Completions(args) => completions::run(args),
+    }
+}
+
+/// A name in a URL path.
+pub fn segment(text: &str) -> String {
+    let mut out = String::with_capacity(text.len());
+    for byte in text.bytes() {
+        if byte.is_ascii_alphanumeric() || matches!(byte, b'-' | b'_' | b'.' | b'~') {
+            out.push(char::from(byte));
+        } else {
+            out.push_str(&format!("%{byte:02X}"));
+        }
+    }
+    out
+}
+
+/// The list in an answer: the answer itself, or its one array member.
+pub fn items(answer: &Value) -> &[Value] {
+    let list = match answer {
+        Value::Array(list) => Some(list),
+        Value::Object(map) => map.values().find_map(Value::as_array),
+        _ => None,
+    };
+    list.map(Vec::as_slice).unwrap_or_default()
+}
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use clap::CommandFactory as _;
+
+    #[test]
+    fn the_command_line_is_consistent() {
+        Cli::command().debug_assert();
+    }
+
+    #[test]
+    fn a_name_cannot_leave_its_place_in_a_path() {
+        assert_eq!(segment("a/../b?c#d%"), "a%2F..%2Fb%3Fc%23d%25");
+        assert_eq!(segment("agt_01-x.y~"), "agt_01-x.y~");
+    }
+}
