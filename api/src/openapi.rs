@@ -85,8 +85,8 @@ impl Modify for Everywhere {
 pub(crate) mod words {
     use aegis_action::{AccessClass, Risk, SourceTrust};
     use utoipa::openapi::{
-        Array, Object, ObjectBuilder,
-        schema::{AdditionalProperties, Schema, SchemaType, Type},
+        Object, ObjectBuilder,
+        schema::{AdditionalProperties, SchemaType, Type},
     };
 
     pub(crate) fn decision() -> Object {

@@ -31,7 +31,8 @@ impl Throttle {
         let bucket = buckets.entry(key).or_insert(Bucket { left: FULL, at: now });
         *bucket = Bucket { left: bucket.refilled(now), at: bucket.at.max(now) };
         if bucket.left < ONE {
-            return Err((ONE - bucket.left).div_ceil(REFILL_PER_SECOND).max(1) as u64);
+            let missing = (ONE - bucket.left).unsigned_abs();
+            return Err(missing.div_ceil(REFILL_PER_SECOND.unsigned_abs()));
         }
         bucket.left -= ONE;
         Ok(())

@@ -80,7 +80,7 @@ impl Config {
     pub fn load(named: Option<&Path>) -> Result<Self, CliError> {
         let file = match named {
             Some(file) => file.to_owned(),
-            None => ["aegis.toml", ".aegis/aegis.toml"].iter().map(PathBuf::from).find(|f| f.is_file()).ok_or_else(|| {
+            None => Self::find().ok_or_else(|| {
                 CliError::usage(
                     "there is no `aegis.toml` here; name one with `--config`, or run `aegis dev`, which makes one",
                 )
@@ -89,6 +89,11 @@ impl Config {
         let text = std::fs::read_to_string(&file)
             .map_err(|e| CliError::usage(format!("`{}` cannot be read: {e}", file.display())))?;
         Self::parse(&file, &text).map_err(CliError::Problems)
+    }
+
+    /// The file that is read where none is named.
+    pub fn find() -> Option<PathBuf> {
+        ["aegis.toml", ".aegis/aegis.toml"].iter().map(PathBuf::from).find(|f| f.is_file())
     }
 
     /// Reads the text of a file. Relative paths are relative to the file.

@@ -1,8 +1,8 @@
 //! The gateway as one value: state folder, keys, log, store, vaults, broker, API and proxy.
 
-mod doors;
+pub mod doors;
 mod open;
 mod run;
 
-pub use open::{Gateway, NewAdmin, Parts};
+pub use open::{Gateway, NewAdmin, Parts, RECEIPTS};
 pub use run::{Running, serve};

@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use aegis_api::ReloadError;
 use aegis_broker::{
     Broker,
     config::{Problem, Severity},
@@ -92,12 +93,12 @@ impl Reloader {
     }
 
     /// Reads the files and swaps the configuration if it is usable. Says on stderr what happened.
-    pub async fn reload(&self) -> Result<Reload, String> {
+    pub async fn reload(&self) -> Result<Reload, ReloadError> {
         let mut refused = self.refused.lock().await;
         let files = self.files.clone();
-        let read = tokio::task::spawn_blocking(move || files.read()).await.map_err(|e| e.to_string())?;
+        let read = tokio::task::spawn_blocking(move || files.read()).await.map_err(|e| ReloadError::Unreadable(e.to_string()))?;
         let result = match read {
-            Ok(sources) => self.broker.reload(&sources).await.map_err(|e| e.to_string()),
+            Ok(sources) => self.broker.reload(&sources).await.map_err(ReloadError::from),
             Err(problems) => Ok(Reload::Kept(problems)),
         };
         match &result {

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Map, Value, json};
 
-use super::{Context, items, segment};
+use super::{Context, all, items, segment};
 use crate::{
     client::{As, Client},
     error::CliError,
@@ -96,7 +96,7 @@ pub async fn run(command: Command, context: &Context) -> Result<ExitCode, CliErr
             context.out.show(&answer, || issued(&answer))?;
         }
         Command::List => {
-            let answer = context.call(&As::Admin, "GET", "/v1/agents", None).await?;
+            let answer = list(context).await?;
             context.out.show(&answer, || table(&answer))?;
         }
         Command::Rotate { agent, ttl } => {
@@ -135,6 +135,10 @@ impl Add {
     }
 }
 
+async fn list(context: &Context) -> Result<Value, CliError> {
+    context.with_client(&As::Admin, async |client| all(client, "/v1/agents", "agents").await).await
+}
+
 async fn transition(context: &Context, agent: &str, verb: &str) -> Result<(), CliError> {
     let answer = step(context, agent, verb, None).await?;
     context.out.show(&answer, || format!("agent `{agent}` is {}", text(&answer, "state")))
@@ -154,8 +158,8 @@ async fn id_of(client: &Client, agent: &str) -> Result<String, CliError> {
     if agent.starts_with("agt_") {
         return Ok(agent.to_owned());
     }
-    let agents = client.call("GET", "/v1/agents", None).await?;
-    let found = items(&agents).iter().find(|a| text(a, "agent_key") == agent);
+    let agents = all(client, "/v1/agents", "agents").await?;
+    let found = items(&agents, "agents").iter().find(|a| text(a, "agent_key") == agent);
     found.map(|a| text(a, "agent_id")).ok_or_else(|| {
         CliError::failed(format!("there is no agent `{agent}`; `aegis agent list` shows all of them"))
     })
@@ -173,7 +177,7 @@ fn issued(answer: &Value) -> String {
 
 fn table(answer: &Value) -> String {
     let mut table = Table::new(&["key", "id", "state", "team", "environment", "risk", "created"]).coloured("state");
-    for agent in items(answer) {
+    for agent in items(answer, "agents") {
         table.row(["agent_key", "agent_id", "state", "owner_team", "environment", "risk_tier", "created_at"].map(|k| text(agent, k)));
     }
     table.render("no agents yet; `aegis agent add NAME` enrols one")

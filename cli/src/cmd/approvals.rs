@@ -68,8 +68,8 @@ pub enum Command {
 pub async fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
     match command {
         Command::List { status, token } => {
-            let query = status.map(|s| format!("?status={}", segment(&s))).unwrap_or_default();
-            let answer = context.call(&token.who(), "GET", &format!("/v1/approvals{query}"), None).await?;
+            let query = status.map(|s| format!("&status={}", segment(&s))).unwrap_or_default();
+            let answer = context.call(&token.who(), "GET", &format!("/v1/approvals?limit=500{query}"), None).await?;
             context.out.show(&answer, || table(&answer))?;
         }
         Command::Show { approval, token } => {
@@ -91,7 +91,7 @@ async fn settle(context: &Context, who: &As, approval: &str, verb: &str) -> Resu
 
 fn table(answer: &Value) -> String {
     let mut table = Table::new(&["id", "status", "action", "resource", "agent", "groups", "expires"]).coloured("status");
-    for approval in items(answer) {
+    for approval in items(answer, "approvals") {
         table.row(
             ["approval_id", "status", "action", "resource", "agent_id", "groups", "expires_at"].map(|k| text(approval, k)),
         );
@@ -102,7 +102,7 @@ fn table(answer: &Value) -> String {
 fn shown(answer: &Value) -> String {
     let keys = ["approval_id", "status", "action", "resource", "risk", "agent_id", "route", "source_trust", "groups", "quorum", "policies", "version", "created_at", "expires_at", "settled_by", "action_hash"];
     let mut out = fields(keys.map(|key| (key, text(answer, key))));
-    if let Some(payload) = answer.get("payload").or_else(|| answer.get("tool_call")).filter(|p| !p.is_null()) {
+    if let Some(payload) = answer.get("payload").filter(|p| !p.is_null()) {
         out.push_str(&format!("\n{}\n", crate::output::printable(&format!("{payload:#}"))));
     }
     out

@@ -4,7 +4,7 @@ use std::process::ExitCode;
 
 use serde_json::{Value, json};
 
-use super::{Context, agent::seconds, items, segment};
+use super::{Context, agent::seconds, all, items, segment};
 use crate::{
     client::As,
     error::CliError,
@@ -51,7 +51,7 @@ pub async fn run(command: Command, context: &Context) -> Result<ExitCode, CliErr
             context.out.show(&answer, || issued(&answer))?;
         }
         Command::List => {
-            let answer = context.call(&As::Admin, "GET", "/v1/approvers", None).await?;
+            let answer = context.with_client(&As::Admin, async |client| all(client, "/v1/approvers", "approvers").await).await?;
             context.out.show(&answer, || table(&answer))?;
         }
         Command::Revoke { person } => {
@@ -71,7 +71,7 @@ fn issued(answer: &Value) -> String {
 
 fn table(answer: &Value) -> String {
     let mut table = Table::new(&["id", "name", "groups", "state"]).coloured("state");
-    for person in items(answer) {
+    for person in items(answer, "approvers") {
         let revoked = person.get("revoked").and_then(Value::as_bool).unwrap_or_default();
         let state = if revoked { "revoked" } else { "active" };
         table.row([text(person, "person_id"), text(person, "name"), text(person, "groups"), state.into()]);

@@ -74,8 +74,8 @@ async fn store(context: &Context, name: &str, expected: Expected) -> Result<(), 
     let answer = context
         .with_client(&As::Admin, async |client| {
             let known = client.call("GET", "/v1/credentials", None).await?;
-            let found = items(&known).iter().find(|c| text(c, "name") == name);
-            let there = found.is_some_and(|c| !text(c, "version").is_empty());
+            let found = items(&known, "credentials").iter().find(|c| text(c, "name") == name);
+            let there = found.is_some_and(|c| text(c, "stored") == "true");
             match expected {
                 Expected::Absent if there => {
                     return Err(CliError::failed(format!(
@@ -115,11 +115,12 @@ fn value(name: &str) -> Result<Zeroizing<String>, CliError> {
 }
 
 fn table(answer: &Value) -> String {
-    let mut table = Table::new(&["name", "vault", "kind", "value", "version"]).coloured("value");
-    for credential in items(answer) {
-        let version = text(credential, "version");
-        let there = if version.is_empty() { "no" } else { "yes" };
-        table.row([text(credential, "name"), text(credential, "vault"), text(credential, "kind"), there.into(), version]);
+    let mut table = Table::new(&["name", "vault", "kind", "value", "routes", "version"]).coloured("value");
+    for credential in items(answer, "credentials") {
+        let there = if text(credential, "stored") == "true" { "yes" } else { "no" };
+        let [name, vault, kind, routes, version] =
+            ["name", "vault", "kind", "routes", "version"].map(|key| text(credential, key));
+        table.row([name, vault, kind, there.into(), routes, version]);
     }
     table.render("routes.toml declares no credentials")
 }

@@ -19,7 +19,7 @@ mod why;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
-use serde_json::Value;
+use serde_json::{Value, json};
 
 use crate::{
     client::{As, Client},
@@ -110,6 +110,11 @@ impl Context {
         Config::load(self.config.as_deref())
     }
 
+    /// The same where nothing was named and there may be none.
+    pub fn config_if_any(&self) -> Result<Option<Config>, CliError> {
+        if self.config.is_none() && Config::find().is_none() { Ok(None) } else { self.config().map(Some) }
+    }
+
     /// One call of the admin API.
     pub async fn call(&self, who: &As, method: &str, path: &str, body: Option<&Value>) -> Result<Value, CliError> {
         self.with_client(who, async |client| client.call(method, path, body).await).await
@@ -163,14 +168,25 @@ pub fn segment(text: &str) -> String {
     out
 }
 
-/// The list in an answer: the answer itself, or its one array member.
-pub fn items(answer: &Value) -> &[Value] {
-    let list = match answer {
-        Value::Array(list) => Some(list),
-        Value::Object(map) => map.values().find_map(Value::as_array),
-        _ => None,
-    };
-    list.map(Vec::as_slice).unwrap_or_default()
+/// The list under `key` in an answer.
+pub fn items<'a>(answer: &'a Value, key: &str) -> &'a [Value] {
+    answer.get(key).and_then(Value::as_array).map(Vec::as_slice).unwrap_or_default()
+}
+
+/// All pages of a list, as one answer.
+pub async fn all(client: &Client, path: &str, key: &str) -> Result<Value, CliError> {
+    let mut list = Vec::new();
+    let mut after = String::new();
+    loop {
+        let mut page = client.call("GET", &format!("{path}?limit=500{after}"), None).await?;
+        if let Some(Value::Array(items)) = page.get_mut(key).map(Value::take) {
+            list.extend(items);
+        }
+        match page.get("next").and_then(Value::as_str) {
+            Some(next) => after = format!("&after={}", segment(next)),
+            None => return Ok(json!({key: list})),
+        }
+    }
 }
 
 #[cfg(test)]

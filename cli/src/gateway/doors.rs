@@ -2,18 +2,16 @@
 
 use std::{
     net::{IpAddr, SocketAddr},
+    pin::Pin,
     sync::Arc,
 };
 
-use aegis_api::{AdminOptions, Peer, ReloadError, admin_router, agent_router};
-use aegis_broker::{Broker, reload::Reload};
+use aegis_api::{AdminOptions, Peer, admin_router, agent_router};
+use aegis_broker::Broker;
 use aegis_proxy::AgentApi;
 use axum::{
     Router,
     body::{Body, to_bytes},
-    extract::{ConnectInfo, Request},
-    middleware::{Next, from_fn},
-    response::Response,
 };
 use bytes::Bytes;
 use http::StatusCode;
@@ -33,7 +31,11 @@ pub fn agents(broker: Arc<Broker>) -> AgentApi {
 
 /// The admins' API as a router that still lacks its callers' addresses.
 pub fn admins(broker: Arc<Broker>, reloader: Arc<Reloader>) -> Router {
-    admin_router(broker, AdminOptions { reload: reload_fn(reloader) })
+    let reload = Arc::new(move || {
+        let reloader = reloader.clone();
+        Box::pin(async move { reloader.reload().await }) as Pin<Box<dyn Future<Output = _> + Send>>
+    });
+    admin_router(broker, AdminOptions { reload })
 }
 
 /// One request in process.
@@ -56,18 +58,13 @@ pub async fn call(router: Router, mut request: http::Request<Body>, peer: Option
 
 /// Serves the admins' API until `shutdown` turns true and what is in flight has ended.
 pub async fn serve_admins(listener: TcpListener, router: Router, mut shutdown: watch::Receiver<bool>) {
-    let router = router.layer(from_fn(with_peer)).into_make_service_with_connect_info::<SocketAddr>();
+    let router = router.into_make_service_with_connect_info::<SocketAddr>();
     let stop = async move {
         let _ = shutdown.wait_for(|stop| *stop).await;
     };
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
         tracing::error!(%error, "the admin listener failed");
     }
-}
-
-async fn with_peer(ConnectInfo(peer): ConnectInfo<SocketAddr>, mut request: Request, next: Next) -> Response {
-    request.extensions_mut().insert(Peer(Some(peer.ip())));
-    next.run(request).await
 }
 
 /// Larger than any page the API answers with.

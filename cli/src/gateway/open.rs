@@ -26,7 +26,7 @@ use aegis_broker::{
 use aegis_proxy::Dialer;
 use aegis_receipts::{LogOptions, RealDisk, ReceiptLog};
 use aegis_store::SqliteStore;
-use aegis_vault_adapters::{EmbeddedVault, EnvVault, FileOptions, FileVault, MasterKey, OsEntropy, RootKey, Sealer};
+use aegis_vault_adapters::{EmbeddedVault, EnvVault, FileOptions, FileVault, MasterKey, OsEntropy, Sealer};
 use zeroize::Zeroizing;
 
 use crate::{
@@ -163,11 +163,6 @@ impl sealer::Sealer for PayloadSealer {
     fn open(&self, label: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         self.0.open(label, sealed).ok().map(|plain| plain.to_vec())
     }
-}
-
-/// The sealer of receipt payloads, for `aegis receipts export` on a folder without a gateway.
-pub fn payload_sealer(root: &RootKey) -> impl sealer::Sealer {
-    PayloadSealer(root.sealer(PAYLOADS))
 }
 
 async fn embedded_vault(config: &Config, clock: Arc<dyn Clock>) -> Result<EmbeddedVault, CliError> {

@@ -28,15 +28,20 @@ impl UriFields for AnswerUris {
         self.0
     }
     fn member(&self, node: UriNode, key: &str) -> Option<UriNode> {
-        let node = graph().node(node)?;
-        let own = node.members.binary_search_by(|(name, _)| (*name).cmp(key)).ok().and_then(|at| node.members.get(at));
-        own.map(|(_, target)| *target).or(node.any_member).map(UriNode)
+        graph().node(node)?.member(key)
     }
     fn items(&self, node: UriNode) -> Option<UriNode> {
         graph().node(node)?.items.map(UriNode)
     }
     fn is_uri(&self, node: UriNode) -> bool {
         graph().node(node).is_some_and(|node| node.uri)
+    }
+}
+
+impl Node {
+    fn member(&self, key: &str) -> Option<UriNode> {
+        let own = self.members.binary_search_by(|(name, _)| (*name).cmp(key)).ok().and_then(|at| self.members.get(at));
+        own.map(|(_, target)| *target).or(self.any_member).map(UriNode)
     }
 }
 
@@ -126,9 +131,13 @@ mod tests {
 
     #[test]
     fn members_of_any_name_are_followed() {
-        let answer =
-            json!({"files":{"a.txt":{"raw_url":"1","content":"https://api.github.com/evil"}},"description":"no"});
-        assert_eq!(urls("gists/get", &answer), ["1"]);
+        let graph = UriGraph::parse("# comment\nfiles=1\n*=2 own=3\n!\n[]=2\n--\nx/y 0\n").unwrap();
+        let files = graph.node(graph.root("x/y").unwrap()).unwrap().member("files").unwrap();
+        let files = graph.node(files).unwrap();
+        assert_eq!((files.member("a.txt"), files.member("own")), (Some(UriNode(2)), Some(UriNode(3))));
+        assert!(graph.node(UriNode(2)).unwrap().uri);
+        assert_eq!(graph.node(UriNode(3)).unwrap().items, Some(2));
+        assert!(UriGraph::parse("rubbish\n--\n").is_none());
     }
 
     #[test]

@@ -61,7 +61,7 @@ pub async fn an_outcome_is_found_alone_or_merged_with_others(made: &Made) {
     let merged = ProjectedLeaf {
         kind: "outcomes.v1".into(),
         decision_id: None,
-        leaf: json!({"outcomes": [{"decision_id": "d2"}, {"decision_id": "d3"}, {"other": 1}]}),
+        leaf: json!({"entries": [{"decision_id": "d2"}, {"decision_id": "d3"}, {"other": 1}]}),
         ..intent("n1", 3)
     };
     let asked = ProjectedLeaf { decision_id: Some("d4".into()), ..intent("n1", 0) };

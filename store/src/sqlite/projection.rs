@@ -133,7 +133,7 @@ fn outcomes(row: &ProjectedLeaf) -> Vec<&str> {
     match stem(&row.kind) {
         "outcome" => row.decision_id.as_deref().into_iter().collect(),
         "outcomes" => {
-            let entries = row.leaf.get("outcomes").and_then(Value::as_array);
+            let entries = row.leaf.get("entries").and_then(Value::as_array);
             let named = entries.into_iter().flatten().filter_map(|entry| entry.get("decision_id")?.as_str());
             row.decision_id.as_deref().into_iter().chain(named).collect()
         }
