@@ -125,8 +125,9 @@ impl Broker {
             route: ask.scope.label().to_owned(),
             action_hash,
             version: version_of(judged),
+            // So many people of each group, every one of them counted once.
+            quorum: quorum.saturating_mul(u32::try_from(groups.len().max(1)).unwrap_or(u32::MAX)),
             groups: groups.into_iter().collect(),
-            quorum,
             status: ApprovalStatus::Pending,
             action: ask.calls.first().map(|c| c.action.qualified_name()).unwrap_or_default(),
             resource: ask.calls.first().and_then(|c| c.action.resource().map(str::to_owned)),
@@ -195,7 +196,7 @@ impl Broker {
 
     /// Groups that lack a yes, each as often as it lacks one. Every voter counts for one group only.
     async fn missing_groups(&self, record: &ApprovalRecord) -> Result<Vec<String>, ApprovalError> {
-        let per_group = (record.quorum as usize).max(1);
+        let per_group = (record.quorum as usize / record.groups.len().max(1)).max(1);
         let mut missing: Vec<String> = record.groups.iter().flat_map(|g| std::iter::repeat_n(g.clone(), per_group)).collect();
         if record.settled_by.is_empty() {
             return Ok(missing);

@@ -289,6 +289,16 @@ pub trait UriFields: Send + Sync + std::fmt::Debug {
     fn items(&self, node: UriNode) -> Option<UriNode>;
     /// Whether a string at this node is a URL.
     fn is_uri(&self, node: UriNode) -> bool;
+    /// Whether a member of this name holds a credential that the answer should not hand out.
+    fn is_credential(&self, key: &str) -> bool {
+        let _ = key;
+        false
+    }
+    /// The path of a linked page as the client asked for it, where the vendor links under another name.
+    fn page<'p>(&self, request_path: &'p str, linked_path: &str) -> Option<&'p str> {
+        let _ = (request_path, linked_path);
+        None
+    }
 }
 
 /// A position in a vendor's response schema.

@@ -52,9 +52,9 @@ impl ResponseGuard {
         Self { echoes, urls, active_urls: None, held: Vec::new(), masked: 0, received: Digester::default() }
     }
 
-    /// Base URLs, where answers lead back to the gateway.
-    pub(crate) fn base(&self) -> Option<(&str, &str)> {
-        self.urls.as_ref().map(|(_, from, to)| (from.as_str(), to.as_str()))
+    /// Schema and base URLs, where answers lead back to the gateway.
+    pub(crate) fn urls(&self) -> Option<(Arc<dyn UriFields>, String, String)> {
+        self.urls.clone()
     }
 
     /// The body is JSON of the schema: URLs in it will be rewritten, so its length changes.

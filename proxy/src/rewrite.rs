@@ -21,6 +21,8 @@ struct Frame {
     node: Option<UriNode>,
     /// Node of the value that comes next.
     child: Option<UriNode>,
+    /// Whether the member that comes next holds a credential.
+    credential: bool,
     is_array: bool,
     wants_key: bool,
 }
@@ -36,6 +38,8 @@ enum State {
 enum Use {
     Key,
     Url,
+    /// A credential that the answer would hand out: only the quotes are left.
+    Credential,
     Other,
 }
 
@@ -84,7 +88,7 @@ impl JsonUrls {
                 self.lost |= self.stack.len() >= MAX_DEPTH;
                 if !self.lost {
                     let child = node.filter(|_| byte == b'[').and_then(|n| self.fields.items(n));
-                    self.stack.push(Frame { node, child, is_array: byte == b'[', wants_key: byte == b'{' });
+                    self.stack.push(Frame { node, child, credential: false, is_array: byte == b'[', wants_key: byte == b'{' });
                 }
             }
             b'}' | b']' if !self.lost => {
@@ -99,6 +103,7 @@ impl JsonUrls {
                 let used = match self.stack.last() {
                     _ if self.lost => Use::Other,
                     Some(frame) if frame.wants_key => Use::Key,
+                    Some(frame) if frame.credential => Use::Credential,
                     _ if self.value_node().is_some_and(|n| self.fields.is_uri(n)) => Use::Url,
                     _ => Use::Other,
                 };
@@ -119,6 +124,7 @@ impl JsonUrls {
     fn emit(&mut self, used: Use, byte: u8, out: &mut Vec<u8>) {
         match used {
             Use::Other => out.push(byte),
+            Use::Credential => {}
             Use::Key => {
                 out.push(byte);
                 if self.token.len() < MAX_KEY {
@@ -137,11 +143,12 @@ impl JsonUrls {
 
     fn end_of_text(&mut self, used: Use, out: &mut Vec<u8>) {
         match used {
-            Use::Other => {}
+            Use::Other | Use::Credential => {}
             Use::Key => {
                 let key = std::str::from_utf8(&self.token).ok().filter(|_| self.token.len() < MAX_KEY);
                 if let Some(frame) = self.stack.last_mut() {
                     frame.child = frame.node.zip(key).and_then(|(node, key)| self.fields.member(node, key));
+                    frame.credential = key.is_some_and(|key| self.fields.is_credential(key));
                     frame.wants_key = false;
                 }
             }
@@ -160,13 +167,13 @@ pub(crate) fn moved(url: &str, from: &str, to: &str) -> Option<String> {
 }
 
 /// `Link` (RFC 8288): each target in angle brackets.
-pub(crate) fn moved_link(value: &str, from: &str, to: &str) -> Option<String> {
+pub(crate) fn moved_link(value: &str, moved: impl Fn(&str) -> Option<String>) -> Option<String> {
     let mut out = String::with_capacity(value.len() + 32);
     let mut rest = value;
     let mut changed = false;
     while let Some((before, after)) = rest.split_once('<') {
         let (target, tail) = after.split_once('>')?;
-        let url = moved(target, from, to);
+        let url = moved(target);
         changed |= url.is_some();
         out.push_str(before);
         out.push('<');
@@ -207,6 +214,9 @@ mod tests {
         fn is_uri(&self, node: UriNode) -> bool {
             node.0 == 1
         }
+        fn is_credential(&self, key: &str) -> bool {
+            key == "clone_token"
+        }
     }
 
     fn rewrite(text: &str, chunk: usize) -> String {
@@ -229,6 +239,15 @@ mod tests {
     }
 
     #[test]
+    fn a_credential_in_an_answer_is_blanked() {
+        let text = r#"{"clone_token":"s3c\"ret","url":"x","owner":{"clone_token":null,"clone_token":"a"},"b":["clone_token","k"]}"#;
+        let want = r#"{"clone_token":"","url":"x","owner":{"clone_token":null,"clone_token":""},"b":["clone_token","k"]}"#;
+        for chunk in [1, 3, 1000] {
+            assert_eq!(rewrite(text, chunk), want);
+        }
+    }
+
+    #[test]
     fn what_is_not_json_goes_on_byte_for_byte() {
         for text in ["", "\"", "{{{{[[", "}}]]", "{\"url\":\"https://api.example", "plain text"] {
             assert_eq!(rewrite(text, 2), text);
@@ -240,8 +259,9 @@ mod tests {
     #[test]
     fn links_are_moved_one_by_one() {
         let link = r#"<https://api.example/r?page=2>; rel="next", <https://other/r>; rel="x""#;
-        assert_eq!(moved_link(link, "https://api.example", "http://gw/x").unwrap(), r#"<http://gw/x/r?page=2>; rel="next", <https://other/r>; rel="x""#);
-        assert_eq!(moved_link("<https://other>", "https://api.example", "http://gw"), None);
+        let to_gateway = |url: &str| moved(url, "https://api.example", "http://gw/x");
+        assert_eq!(moved_link(link, to_gateway).unwrap(), r#"<http://gw/x/r?page=2>; rel="next", <https://other/r>; rel="x""#);
+        assert_eq!(moved_link("<https://other>", to_gateway), None);
     }
 
     proptest::proptest! {

@@ -50,6 +50,7 @@ pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut E
     let route = x.scope.as_ref().map(|s| s.label().to_owned()).unwrap_or_default();
     let is_head = x.is_head();
     let ours = std::mem::take(&mut x.headers);
+    let asked = x.path.clone();
     let sending = x.sending()?;
     let informational = answer.status.is_informational();
     if !informational {
@@ -73,9 +74,15 @@ pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut E
         return Err(Error::explain(ErrorType::HTTPStatus(502), "upstream encoded an answer that was asked for plain"));
     }
     mask_headers(answer, sending);
-    if let Some((from, to)) = sending.guard.base().map(|(f, t)| (f.to_owned(), t.to_owned())) {
+    if let Some((fields, from, to)) = sending.guard.urls() {
         rewrite_header(answer, header::LOCATION, |v| moved(v, &from, &to));
-        rewrite_header(answer, header::LINK, |v| moved_link(v, &from, &to));
+        let page = |url: &str| {
+            let (path, query) = url.strip_prefix(&from)?.split_once('?')?;
+            let same = fields.page(&asked, path)?;
+            // The base already has what Enterprise clients put in front.
+            Some(format!("{to}{}?{query}", same.strip_prefix("/api/v3").unwrap_or(same)))
+        };
+        rewrite_header(answer, header::LINK, |v| moved_link(v, |url| page(url).or_else(|| moved(url, &from, &to))));
         let json = answer.headers.get(header::CONTENT_TYPE).is_some_and(|v| is_json(v.as_bytes()));
         if json && !bodyless && sending.guard.rewrite_json() {
             answer.remove_header(&header::CONTENT_LENGTH);

@@ -1,4 +1,10 @@
 //! What the log promises when the disk fails, the power goes, or someone pulls the plug on the process.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly, its helpers too"
+)]
 
 mod support;
 

@@ -1,4 +1,10 @@
 //! kill -9 under load: what a child process was told is on record, is.
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly, its helpers too"
+)]
 
 mod support;
 

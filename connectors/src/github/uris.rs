@@ -36,6 +36,13 @@ impl UriFields for AnswerUris {
     fn is_uri(&self, node: UriNode) -> bool {
         graph().node(node).is_some_and(|node| node.uri)
     }
+    fn is_credential(&self, key: &str) -> bool {
+        // A read of a private repository comes with a token to clone it.
+        key == "temp_clone_token"
+    }
+    fn page<'p>(&self, request_path: &'p str, linked_path: &str) -> Option<&'p str> {
+        super::same_page(request_path, linked_path)
+    }
 }
 
 impl Node {

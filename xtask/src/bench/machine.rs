@@ -1,0 +1,120 @@
+//! The machine: tools that must be there, cores to pin to, what its disk takes for a sync.
+
+use std::{
+    fs::{self, File},
+    io::Write as _,
+    path::Path,
+    process::{Command, Stdio},
+    time::{Duration, Instant},
+};
+
+use super::progress;
+
+/// What the run has to work with.
+pub struct Machine {
+    /// The core of whatever is measured.
+    pub proxy_core: usize,
+    /// The core of load and upstream.
+    pub load_core: usize,
+    /// For the table's caption.
+    pub cpu: String,
+    /// Whether nginx is there.
+    pub nginx: bool,
+}
+
+impl Machine {
+    /// Finds two cores and the tools; installs what Debian has.
+    pub fn prepare() -> Result<Self, String> {
+        for (tool, package) in [("wrk", "wrk"), ("nginx", "nginx-light")] {
+            if !on_path(tool) {
+                install(package);
+            }
+        }
+        for tool in ["wrk", "taskset"] {
+            if !on_path(tool) {
+                return Err(format!("`{tool}` is needed and could not be installed"));
+            }
+        }
+        let nginx = on_path("nginx");
+        if !nginx {
+            progress("nginx is not there and could not be installed: its rows are left out");
+        }
+        let (proxy_core, load_core) = match cores()?.as_slice() {
+            [first, second, ..] => (*first, *second),
+            _ => return Err("two cores are needed: one for the proxy, one for load and upstream".to_owned()),
+        };
+        Ok(Self { proxy_core, load_core, cpu: cpu(), nginx })
+    }
+}
+
+/// Whether the program can be run by its name.
+pub fn on_path(tool: &str) -> bool {
+    let path = std::env::var_os("PATH").unwrap_or_default();
+    // Debian keeps nginx where only administrators look.
+    std::env::split_paths(&path).chain(["/usr/sbin".into()]).any(|folder| folder.join(tool).is_file())
+}
+
+fn install(package: &str) {
+    progress(&format!("installing {package}"));
+    let done = Command::new("apt-get")
+        .args(["install", "--yes", "--no-install-recommends", package])
+        .env("DEBIAN_FRONTEND", "noninteractive")
+        .stdin(Stdio::null())
+        .stdout(Stdio::null())
+        .status();
+    if !done.is_ok_and(|status| status.success()) {
+        progress(&format!("{package} could not be installed"));
+    }
+}
+
+/// Cores this process may use.
+fn cores() -> Result<Vec<usize>, String> {
+    let status = fs::read_to_string("/proc/self/status").map_err(|e| format!("/proc/self/status: {e}"))?;
+    let list = status.lines().find_map(|l| l.strip_prefix("Cpus_allowed_list:")).unwrap_or_default();
+    Ok(core_list(list))
+}
+
+/// `0-2,5` as numbers.
+fn core_list(text: &str) -> Vec<usize> {
+    let range = |part: &str| {
+        let (from, to) = part.split_once('-').unwrap_or((part, part));
+        Some(from.parse::<usize>().ok()?..=to.parse::<usize>().ok()?)
+    };
+    text.trim().split(',').filter_map(range).flatten().collect()
+}
+
+fn cpu() -> String {
+    let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
+    let model = info.lines().find_map(|l| l.strip_prefix("model name")).and_then(|l| l.split(':').nth(1));
+    let count = info.lines().filter(|l| l.starts_with("processor")).count();
+    format!("{} cores, {}", count, model.map_or("unknown CPU", str::trim))
+}
+
+/// Median time of a 4 KiB append and its fdatasync in `folder`: what a durable write cannot go below.
+pub fn sync_time(folder: &Path) -> Result<Duration, String> {
+    let path = folder.join("sync-probe");
+    let mut file = File::create(&path).map_err(|e| format!("{}: {e}", path.display()))?;
+    let mut took = Vec::with_capacity(SYNCS);
+    for _ in 0..SYNCS {
+        let start = Instant::now();
+        file.write_all(&[0x5a; 4096]).and_then(|()| file.sync_data()).map_err(|e| format!("{}: {e}", path.display()))?;
+        took.push(start.elapsed());
+    }
+    let _ = fs::remove_file(&path);
+    took.sort();
+    Ok(took.get(SYNCS / 2).copied().unwrap_or_default())
+}
+
+const SYNCS: usize = 200;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn core_lists_are_read() {
+        assert_eq!(core_list("\t0-1\n"), [0, 1]);
+        assert_eq!(core_list("2,4-6"), [2, 4, 5, 6]);
+        assert!(core_list("").is_empty());
+    }
+}
