@@ -311,7 +311,7 @@ mod tests {
         assert!(matches!(canon(r#""\ud800""#), Err(CanonError::Syntax(_))));
         assert!(matches!(canon("1 2"), Err(CanonError::Syntax(_))));
         assert!(matches!(canon("\"\u{1}\""), Err(CanonError::Syntax(_))));
-        assert_eq!(canon(&"9007199254740991".to_string()).unwrap(), "9007199254740991");
+        assert_eq!(canon("9007199254740991").unwrap(), "9007199254740991");
     }
 
     #[test]

@@ -14,8 +14,7 @@ mod trust;
 pub use action::{Action, ActionError, ToolCall};
 pub use bulk::{BULK_KEY, BULK_THRESHOLD, STREAM_KEY, stream_marker};
 pub use canon::{
-    CANON_VERSION, CanonError, MAX_BYTES, MAX_DEPTH, MAX_SAFE_INTEGER, canonicalize, parse_strict,
-    parse_strict_bounded,
+    CANON_VERSION, CanonError, MAX_BYTES, MAX_DEPTH, MAX_SAFE_INTEGER, canonicalize, parse_strict, parse_strict_bounded,
 };
 pub use class::{AccessClass, Risk};
 pub use hash::{ActionHash, Digest, sha256};

@@ -1,6 +1,10 @@
 //! One way to call the admin API: over HTTP where a gateway runs, in process where none does.
 
-use std::{net::IpAddr, path::PathBuf, time::Duration};
+use std::{
+    net::{IpAddr, SocketAddr},
+    path::PathBuf,
+    time::Duration,
+};
 
 use aegis_broker::{decision_log::LogFormat, secret::Secret};
 use axum::{Router, body::Body};
@@ -50,7 +54,7 @@ impl Client {
             }
             // Whoever holds the folder serves it, or starts to, or is another short command.
             if let Some(address) = state::admin_address(&config.state) {
-                return Ok(Self { token: token(config, who)?, way: http_way(format!("http://{address}")) });
+                return Ok(Self::at(address, token(config, who)?));
             }
             patience = patience.checked_sub(STEP).ok_or_else(|| {
                 CliError::failed(format!(
@@ -60,6 +64,11 @@ impl Client {
             })?;
             tokio::time::sleep(STEP).await;
         }
+    }
+
+    /// A gateway at a known address.
+    pub fn at(address: SocketAddr, token: Secret) -> Self {
+        Self { token, way: http_way(format!("http://{address}")) }
     }
 
     async fn local(config: &Config, who: &As, held: Held) -> Result<Self, CliError> {

@@ -44,8 +44,11 @@ struct Answers {
 
 impl Answers {
     fn new(base: &str) -> Self {
-        let small = r#"{"Rust":1284211,"Python":220417,"Shell":11804,"TypeScript":90213,"Go":60114,"HTML":2210,"CSS":910}"#;
-        let issue = format!(r#"{{"id":1,"number":1347,"state":"open","title":"Found","url":"{base}/repos/octo/r0/issues/1347"}}"#);
+        let small =
+            r#"{"Rust":1284211,"Python":220417,"Shell":11804,"TypeScript":90213,"Go":60114,"HTML":2210,"CSS":910}"#;
+        let issue = format!(
+            r#"{{"id":1,"number":1347,"state":"open","title":"Found","url":"{base}/repos/octo/r0/issues/1347"}}"#
+        );
         Self {
             small: answer("200 OK", small),
             repository: answer("200 OK", &repository(base)),

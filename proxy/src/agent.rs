@@ -13,7 +13,11 @@ use zeroize::Zeroizing;
 use crate::{framing::Request, reply::Reply};
 
 /// The agent that a request's credential names.
-pub(crate) async fn authenticate(broker: &Broker, request: &Request, peer: Option<IpAddr>) -> Result<Arc<Identity>, Reply> {
+pub(crate) async fn authenticate(
+    broker: &Broker,
+    request: &Request,
+    peer: Option<IpAddr>,
+) -> Result<Arc<Identity>, Reply> {
     let token = token(&request.credentials).map_err(|e| Reply::auth(e, None))?;
     broker
         .auth
@@ -94,7 +98,10 @@ mod tests {
     #[test]
     fn doubt_is_no_identity() {
         assert_eq!(read(&[]), Err(AuthError::Missing));
-        assert_eq!(read(&[("authorization", "Bearer aegis_agt_x"), ("x-api-key", "aegis_agt_y")]), Err(AuthError::Conflicting));
+        assert_eq!(
+            read(&[("authorization", "Bearer aegis_agt_x"), ("x-api-key", "aegis_agt_y")]),
+            Err(AuthError::Conflicting)
+        );
         assert_eq!(read(&[("authorization", "Negotiate abc")]), Err(AuthError::Unknown));
         assert_eq!(read(&[("authorization", "Basic !!!")]), Err(AuthError::Unknown));
         assert_eq!(read(&[("cookie", "session=1")]), Err(AuthError::Missing));

@@ -12,7 +12,12 @@ use tokio::time::{Instant, timeout_at};
 use crate::{framing::Request, reply::Reply};
 
 /// What the plan asked for. A body that must not be there is refused, not passed over.
-pub(crate) async fn read(session: &mut Session, need: BodyNeed, request: &Request, route: &Route) -> Result<Option<Bytes>, Reply> {
+pub(crate) async fn read(
+    session: &mut Session,
+    need: BodyNeed,
+    request: &Request,
+    route: &Route,
+) -> Result<Option<Bytes>, Reply> {
     match need {
         BodyNeed::Nothing if request.has_body => {
             Err(Reply::refusal(StatusCode::BAD_REQUEST, "unexpected_body", "this operation takes no body"))
@@ -35,7 +40,12 @@ pub(crate) async fn read(session: &mut Session, need: BodyNeed, request: &Reques
 }
 
 /// All of it, or a refusal. Used for the gateway's own API as well.
-pub(crate) async fn buffer(session: &mut Session, bound: usize, length: Option<u64>, limit: Duration) -> Result<Bytes, Reply> {
+pub(crate) async fn buffer(
+    session: &mut Session,
+    bound: usize,
+    length: Option<u64>,
+    limit: Duration,
+) -> Result<Bytes, Reply> {
     let deadline = Instant::now() + limit;
     let mut read = BytesMut::new();
     // Pingora sends a body that was read before the decision only out of its retry buffer of
@@ -48,8 +58,20 @@ pub(crate) async fn buffer(session: &mut Session, bound: usize, length: Option<u
             session.enable_retry_buffering();
         }
         match timeout_at(deadline, session.read_request_body()).await {
-            Err(_) => return Err(Reply::closing(StatusCode::REQUEST_TIMEOUT, "body_timeout", "the request body did not arrive in time")),
-            Ok(Err(_)) => return Err(Reply::closing(StatusCode::BAD_REQUEST, "bad_body_framing", "the request body is cut short or badly framed")),
+            Err(_) => {
+                return Err(Reply::closing(
+                    StatusCode::REQUEST_TIMEOUT,
+                    "body_timeout",
+                    "the request body did not arrive in time",
+                ));
+            }
+            Ok(Err(_)) => {
+                return Err(Reply::closing(
+                    StatusCode::BAD_REQUEST,
+                    "bad_body_framing",
+                    "the request body is cut short or badly framed",
+                ));
+            }
             Ok(Ok(None)) => break,
             Ok(Ok(Some(chunk))) => {
                 if read.len() + chunk.len() > bound {
@@ -60,10 +82,18 @@ pub(crate) async fn buffer(session: &mut Session, bound: usize, length: Option<u
         }
     }
     if length.is_none() && session.retry_buffer_truncated() {
-        return Err(Reply::closing(StatusCode::LENGTH_REQUIRED, "length_required", "a body of more than 64 KiB needs a `Content-Length`"));
+        return Err(Reply::closing(
+            StatusCode::LENGTH_REQUIRED,
+            "length_required",
+            "a body of more than 64 KiB needs a `Content-Length`",
+        ));
     }
     if length.is_none() && read.is_empty() {
-        return Err(Reply::closing(StatusCode::BAD_REQUEST, "bad_body_framing", "an empty chunked body; send `Content-Length: 0`"));
+        return Err(Reply::closing(
+            StatusCode::BAD_REQUEST,
+            "bad_body_framing",
+            "an empty chunked body; send `Content-Length: 0`",
+        ));
     }
     Ok(read.freeze())
 }
@@ -94,7 +124,11 @@ async fn proceed(session: &mut Session, request: &Request) -> Result<(), Reply> 
 }
 
 fn too_large(bound: usize) -> Reply {
-    Reply::closing(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", &format!("the request body may have {bound} bytes at most"))
+    Reply::closing(
+        StatusCode::PAYLOAD_TOO_LARGE,
+        "body_too_large",
+        &format!("the request body may have {bound} bytes at most"),
+    )
 }
 
 const RETRY_BUFFER: u64 = 64 * 1024;

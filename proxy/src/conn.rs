@@ -19,8 +19,8 @@ use async_trait::async_trait;
 use pingora_core::{
     apps::ServerApp,
     protocols::{
-        GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest, UniqueID,
-        UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
+        GetProxyDigest, GetSocketDigest, GetTimingDigest, Peek, Shutdown, SocketDigest, Ssl, Stream, TimingDigest,
+        UniqueID, UniqueIDType, raw_connect::ProxyDigest, tls::SslDigest,
     },
     server::ShutdownWatch,
 };
@@ -107,7 +107,9 @@ impl Watched {
             return;
         }
         let Some(status) = bytes.strip_prefix(b"HTTP/1.1 ").and_then(|rest| rest.get(..3)) else { return };
-        let Some(status) = std::str::from_utf8(status).ok().and_then(|s| s.parse().ok()).filter(|s| *s >= 400) else { return };
+        let Some(status) = std::str::from_utf8(status).ok().and_then(|s| s.parse().ok()).filter(|s| *s >= 400) else {
+            return;
+        };
         self.broker.refuse(&Refusal {
             agent_id: None,
             route: self.state.route(),
@@ -135,7 +137,11 @@ impl AsyncWrite for Watched {
         }
         written
     }
-    fn poll_write_vectored(mut self: Pin<&mut Self>, cx: &mut Context<'_>, bufs: &[std::io::IoSlice<'_>]) -> Poll<std::io::Result<usize>> {
+    fn poll_write_vectored(
+        mut self: Pin<&mut Self>,
+        cx: &mut Context<'_>,
+        bufs: &[std::io::IoSlice<'_>],
+    ) -> Poll<std::io::Result<usize>> {
         let written = Pin::new(&mut self.inner).poll_write_vectored(cx, bufs);
         if let (Poll::Ready(Ok(_)), Some(first)) = (&written, bufs.first()) {
             self.notice(first);

@@ -65,7 +65,12 @@ impl Dialer {
     }
 
     /// The peer for one exchange. Connections are shared only within the same agent, route and credential version.
-    pub(crate) async fn peer(&self, route: &Route, identity: &Identity, credential: Option<&Credential>) -> Result<Box<HttpPeer>, DialError> {
+    pub(crate) async fn peer(
+        &self,
+        route: &Route,
+        identity: &Identity,
+        credential: Option<&Credential>,
+    ) -> Result<Box<HttpPeer>, DialError> {
         let addr = self.vetted(route).await?;
         Ok(Box::new(peer(route, addr, group(route, &identity.agent.tenant, &identity.agent.agent_id, credential))))
     }
@@ -109,7 +114,13 @@ impl Dialer {
 
 #[async_trait]
 impl Upstream for Dialer {
-    async fn fetch(&self, route: &Route, request: UpstreamRequest, credential: Option<&Credential>, max_answer: usize) -> Result<(StatusCode, Bytes), UpstreamError> {
+    async fn fetch(
+        &self,
+        route: &Route,
+        request: UpstreamRequest,
+        credential: Option<&Credential>,
+        max_answer: usize,
+    ) -> Result<(StatusCode, Bytes), UpstreamError> {
         timeout(route.upstream_timeout, self.exchange(route, request, credential, max_answer))
             .await
             .map_err(|_| UpstreamError("timed out".into()))?
@@ -117,7 +128,13 @@ impl Upstream for Dialer {
 }
 
 impl Dialer {
-    async fn exchange(&self, route: &Route, request: UpstreamRequest, credential: Option<&Credential>, max_answer: usize) -> Result<(StatusCode, Bytes), UpstreamError> {
+    async fn exchange(
+        &self,
+        route: &Route,
+        request: UpstreamRequest,
+        credential: Option<&Credential>,
+        max_answer: usize,
+    ) -> Result<(StatusCode, Bytes), UpstreamError> {
         let failed = |e: &dyn std::fmt::Display| UpstreamError(e.to_string());
         let addr = self.vetted(route).await.map_err(|e| failed(&e))?;
         let peer = peer(route, addr, group(route, "gateway", "facts", credential));
@@ -125,13 +142,16 @@ impl Dialer {
         if let Some(credential) = credential {
             credential.apply_query(&mut path);
         }
-        let mut head = RequestHeader::build(request.method, path.as_bytes(), None).map_err(|_| failed(&"bad request"))?;
+        let mut head =
+            RequestHeader::build(request.method, path.as_bytes(), None).map_err(|_| failed(&"bad request"))?;
         let insert = |_| UpstreamError("bad header".into());
         head.insert_header(header::HOST, route.upstream.authority()).map_err(insert)?;
         for (name, value) in request.headers {
             head.append_header(name, value).map_err(insert)?;
         }
-        if let Some((name, value)) = credential.map(Credential::header).transpose().map_err(|_| failed(&"credential"))?.flatten() {
+        if let Some((name, value)) =
+            credential.map(Credential::header).transpose().map_err(|_| failed(&"credential"))?.flatten()
+        {
             head.insert_header(name, value).map_err(insert)?;
         }
         if !matches!(request.body, UpstreamBody::Empty) {
@@ -264,9 +284,31 @@ mod tests {
     #[test]
     fn internal_addresses_are_refused_in_every_spelling() {
         for internal in [
-            "127.0.0.1", "10.0.0.1", "172.16.0.1", "192.168.1.1", "169.254.169.254", "169.254.170.2", "0.0.0.0", "100.64.0.1", "224.0.0.1",
-            "255.255.255.255", "::1", "::", "::ffff:127.0.0.1", "::127.0.0.1", "64:ff9b::a9fe:a9fe", "64:ff9b:1::1", "2002:7f00:1::", "fe80::1", "fd00::1",
-            "ff02::1", "::ffff:0:10.0.0.1", "2001:db8::1", "198.18.0.1", "192.0.0.1", "240.0.0.1",
+            "127.0.0.1",
+            "10.0.0.1",
+            "172.16.0.1",
+            "192.168.1.1",
+            "169.254.169.254",
+            "169.254.170.2",
+            "0.0.0.0",
+            "100.64.0.1",
+            "224.0.0.1",
+            "255.255.255.255",
+            "::1",
+            "::",
+            "::ffff:127.0.0.1",
+            "::127.0.0.1",
+            "64:ff9b::a9fe:a9fe",
+            "64:ff9b:1::1",
+            "2002:7f00:1::",
+            "fe80::1",
+            "fd00::1",
+            "ff02::1",
+            "::ffff:0:10.0.0.1",
+            "2001:db8::1",
+            "198.18.0.1",
+            "192.0.0.1",
+            "240.0.0.1",
         ] {
             assert!(!allowed(internal, &[]), "{internal}");
         }

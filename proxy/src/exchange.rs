@@ -65,13 +65,15 @@ impl Exchange {
 
     /// Takes the route: from here on refusals have its shape.
     pub(crate) fn enter(&mut self, scope: &Arc<Scope>, request: &Request) {
-        let by_path = self.conn.route().is_none() && scope.route.as_ref().is_some_and(|r| !r.hosts.iter().any(|h| request.host.split(':').next() == Some(h)));
+        let by_path = self.conn.route().is_none()
+            && scope.route.as_ref().is_some_and(|r| !r.hosts.iter().any(|h| request.host.split(':').next() == Some(h)));
         let name = scope.label();
         let prefix = if by_path { format!("/{name}") } else { String::new() };
         let rest = request.path.strip_prefix(&prefix).unwrap_or(&request.path);
         self.path = if rest.is_empty() { "/".to_owned() } else { rest.to_owned() };
         // GitHub Enterprise clients put this in front of every path and expect it back.
-        let enterprise = scope.route.as_ref().is_some_and(|r| r.connector == ConnectorKind::Github) && self.path.starts_with("/api/v3/");
+        let enterprise = scope.route.as_ref().is_some_and(|r| r.connector == ConnectorKind::Github)
+            && self.path.starts_with("/api/v3/");
         self.base = format!("http://{}{prefix}{}", request.host, if enterprise { "/api/v3" } else { "" });
         self.scope = Some(scope.clone());
     }
@@ -97,7 +99,8 @@ impl Exchange {
     /// From the upstream's origin to the base URL that the client used.
     pub(crate) fn base_urls(&self) -> Option<(String, String)> {
         let upstream = &self.scope.as_ref()?.route.as_ref()?.upstream;
-        (!self.base.ends_with("http://")).then(|| (format!("{}{}", upstream.origin(), upstream.base_path), self.base.clone()))
+        (!self.base.ends_with("http://"))
+            .then(|| (format!("{}{}", upstream.origin(), upstream.base_path), self.base.clone()))
     }
 
     pub(crate) fn sending(&mut self) -> Result<&mut Sending> {
@@ -147,7 +150,17 @@ impl Sending {
         base: Option<(String, String)>,
     ) -> Self {
         let guard = ResponseGuard::new(credential.as_ref().map(|c| c.echoes.clone()), rewrite, base);
-        Self { request, credential, status: None, guard, started: false, ticket, peer: Some(peer), sent: Digester::default(), fault: None }
+        Self {
+            request,
+            credential,
+            status: None,
+            guard,
+            started: false,
+            ticket,
+            peer: Some(peer),
+            sent: Digester::default(),
+            fault: None,
+        }
     }
 
     /// Once only: a second dial of the same permit would be a resend.

@@ -48,13 +48,19 @@ pub(crate) fn read(session: &Session) -> Result<Request, Reply> {
         return Err(Reply::refusal(StatusCode::METHOD_NOT_ALLOWED, "bad_method", "this method is never forwarded"));
     }
     let raw = std::str::from_utf8(head.raw_path()).map_err(|_| bad("bad_path", "the path is not ASCII"))?;
-    if !raw.starts_with('/') || raw.len() > MAX_TARGET || raw.bytes().any(|b| !(0x21..=0x7e).contains(&b)) || raw.contains('#') {
+    if !raw.starts_with('/')
+        || raw.len() > MAX_TARGET
+        || raw.bytes().any(|b| !(0x21..=0x7e).contains(&b))
+        || raw.contains('#')
+    {
         return Err(bad("bad_path", "the request target must be an origin-form path of visible ASCII"));
     }
     let (path, query) = raw.split_once('?').map_or((raw, None), |(p, q)| (p, Some(q)));
     let host = host(&head.headers, head.version, head.uri.authority().map(|a| a.as_str()))?;
     let (content_length, chunked) = framing_headers(&head.headers, head.version)?;
-    let has_body = chunked || content_length.is_some_and(|n| n > 0) || (head.version == Version::HTTP_2 && content_length.is_none() && !end_of_stream(session));
+    let has_body = chunked
+        || content_length.is_some_and(|n| n > 0)
+        || (head.version == Version::HTTP_2 && content_length.is_none() && !end_of_stream(session));
     let (headers, credentials) = split(&head.headers)?;
     Ok(Request {
         path: path.to_owned(),
@@ -79,7 +85,9 @@ pub(crate) fn is_api(request: &Request, conn: &ConnState) -> bool {
 /// The route: the listener's own, else by host, else the first segment of the path.
 pub(crate) fn route(snapshot: &Snapshot, request: &Request, conn: &ConnState) -> Result<Arc<Scope>, Reply> {
     if let Some(name) = conn.route() {
-        return snapshot.by_name(name).cloned().ok_or_else(|| Reply::refusal(StatusCode::NOT_FOUND, "unknown_route", "this listener's route was removed"));
+        return snapshot.by_name(name).cloned().ok_or_else(|| {
+            Reply::refusal(StatusCode::NOT_FOUND, "unknown_route", "this listener's route was removed")
+        });
     }
     if let Some(scope) = snapshot.by_host(without_port(&request.host)) {
         return Ok(scope.clone());
@@ -96,7 +104,9 @@ pub(crate) fn route(snapshot: &Snapshot, request: &Request, conn: &ConnState) ->
 pub(crate) fn plan(scope: &Scope, head: &Head<'_>) -> Result<(Arc<dyn Connector>, Plan), Refusal> {
     match (scope.connector.plan(head), &scope.fallback) {
         (Ok(plan), _) => Ok((scope.connector.clone(), plan)),
-        (Err(refusal), Some(fallback)) if refusal.reason == "unknown_operation" => Ok((fallback.clone(), fallback.plan(head)?)),
+        (Err(refusal), Some(fallback)) if refusal.reason == "unknown_operation" => {
+            Ok((fallback.clone(), fallback.plan(head)?))
+        }
         (Err(refusal), _) => Err(refusal),
     }
 }
@@ -119,7 +129,11 @@ fn check_wire(raw: &[u8]) -> Result<(), Reply> {
         previous = *byte;
     }
     if size > MAX_HEAD {
-        return Err(Reply::refusal(StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE, "head_too_large", "the head is larger than 32 KiB"));
+        return Err(Reply::refusal(
+            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+            "head_too_large",
+            "the head is larger than 32 KiB",
+        ));
     }
     // `Name : value` and lines without a name are refused as a whole.
     for line in raw.split(|b| *b == b'\n').skip(1) {
@@ -142,8 +156,16 @@ fn framing_headers(headers: &HeaderMap, version: Version) -> Result<(Option<u64>
         (None, _) => None,
         (Some(value), None) => {
             let text = value.to_str().unwrap_or_default();
-            let plain = !text.is_empty() && text.len() <= 15 && text.bytes().all(|b| b.is_ascii_digit()) && (text == "0" || !text.starts_with('0'));
-            Some(text.parse::<u64>().ok().filter(|_| plain).ok_or_else(|| bad("bad_framing", "`Content-Length` must be one plain number"))?)
+            let plain = !text.is_empty()
+                && text.len() <= 15
+                && text.bytes().all(|b| b.is_ascii_digit())
+                && (text == "0" || !text.starts_with('0'));
+            Some(
+                text.parse::<u64>()
+                    .ok()
+                    .filter(|_| plain)
+                    .ok_or_else(|| bad("bad_framing", "`Content-Length` must be one plain number"))?,
+            )
         }
         (Some(_), Some(_)) => return Err(bad("bad_framing", "more than one `Content-Length`")),
     };
@@ -168,7 +190,10 @@ fn host(headers: &HeaderMap, version: Version, authority: Option<&str>) -> Resul
         _ => return Err(bad("bad_host", "exactly one `Host` is required")),
     };
     if let Some(authority) = authority.filter(|a| version == Version::HTTP_2 && *a != host) {
-        return Err(bad("bad_host", if authority.is_empty() { "empty `:authority`" } else { "`:authority` and `Host` differ" }));
+        return Err(bad(
+            "bad_host",
+            if authority.is_empty() { "empty `:authority`" } else { "`:authority` and `Host` differ" },
+        ));
     }
     let host = host.to_ascii_lowercase();
     if host.is_empty() && version != Version::HTTP_10 || !host.is_empty() && !is_authority(&host) {
@@ -185,8 +210,11 @@ fn is_authority(host: &str) -> bool {
         },
         None => host.find(':').map_or((host, ""), |at| host.split_at(at)),
     };
-    let name_ok = !name.is_empty() && name.len() <= 253 && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-    let port_ok = port.is_empty() || port.strip_prefix(':').is_some_and(|p| (1..=5).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()));
+    let name_ok = !name.is_empty()
+        && name.len() <= 253
+        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
+    let port_ok = port.is_empty()
+        || port.strip_prefix(':').is_some_and(|p| (1..=5).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()));
     name_ok && !name.starts_with('.') && !name.contains("..") && port_ok
 }
 
@@ -219,7 +247,12 @@ fn split(all: &HeaderMap) -> Result<(HeaderMap, HeaderMap), Reply> {
         let text = name.as_str();
         if CREDENTIALS.contains(&text) {
             credentials.append(name.clone(), value.clone());
-        } else if !(HOP_BY_HOP.contains(&text) || text.contains('_') || text.starts_with("x-forwarded") || text.starts_with("aegis-") || nominated.contains(name)) {
+        } else if !(HOP_BY_HOP.contains(&text)
+            || text.contains('_')
+            || text.starts_with("x-forwarded")
+            || text.starts_with("aegis-")
+            || nominated.contains(name))
+        {
             headers.append(name.clone(), value.clone());
         }
     }
@@ -230,14 +263,20 @@ fn expects_continue(headers: &HeaderMap) -> Result<bool, Reply> {
     match headers.get(header::EXPECT) {
         None => Ok(false),
         Some(value) if value.as_bytes().eq_ignore_ascii_case(b"100-continue") => Ok(true),
-        Some(_) => Err(Reply::refusal(StatusCode::EXPECTATION_FAILED, "bad_expect", "only `100-continue` can be expected")),
+        Some(_) => {
+            Err(Reply::refusal(StatusCode::EXPECTATION_FAILED, "bad_expect", "only `100-continue` can be expected"))
+        }
     }
 }
 
 fn declared_trust(headers: &HeaderMap) -> Result<Option<SourceTrust>, Reply> {
     let mut least = None;
     for value in headers.get_all("aegis-source-trust") {
-        let label = value.to_str().ok().and_then(SourceTrust::parse).ok_or_else(|| bad("bad_source_trust", "`Aegis-Source-Trust` is not a known label"))?;
+        let label = value
+            .to_str()
+            .ok()
+            .and_then(SourceTrust::parse)
+            .ok_or_else(|| bad("bad_source_trust", "`Aegis-Source-Trust` is not a known label"))?;
         least = Some(least.map_or(label, |l: SourceTrust| l.least(label)));
     }
     Ok(least)
@@ -276,11 +315,30 @@ const API: [&str; 3] = ["/health", "/ready", "/openapi.json"];
 const CREDENTIALS: [&str; 6] =
     ["authorization", "x-api-key", "aegis-agent-token", "proxy-authorization", "cookie", "private-token"];
 const HOP_BY_HOP: [&str; 14] = [
-    "connection", "keep-alive", "proxy-connection", "te", "trailer", "transfer-encoding", "upgrade", "host", "content-length",
-    "expect", "forwarded", "x-real-ip", "via", "http2-settings",
+    "connection",
+    "keep-alive",
+    "proxy-connection",
+    "te",
+    "trailer",
+    "transfer-encoding",
+    "upgrade",
+    "host",
+    "content-length",
+    "expect",
+    "forwarded",
+    "x-real-ip",
+    "via",
+    "http2-settings",
 ];
 const PROTECTED: [&str; 9] = [
-    "authorization", "x-api-key", "aegis-agent-token", "host", "content-length", "transfer-encoding", "content-type", "cookie",
+    "authorization",
+    "x-api-key",
+    "aegis-agent-token",
+    "host",
+    "content-length",
+    "transfer-encoding",
+    "content-type",
+    "cookie",
     "proxy-authorization",
 ];
 const MAX_HEAD: usize = 32 * 1024;
@@ -295,7 +353,21 @@ mod tests {
         for ok in ["api.github.com", "localhost:8080", "127.0.0.1", "[::1]:80", "x-1.example"] {
             assert!(is_authority(ok), "{ok}");
         }
-        for bad in ["", "a b", "a/b", "user@host", "host:", "host:123456", "host:8o", "[::1", "[zz]", "..", "a..b", "h\u{e9}", "a,b"] {
+        for bad in [
+            "",
+            "a b",
+            "a/b",
+            "user@host",
+            "host:",
+            "host:123456",
+            "host:8o",
+            "[::1",
+            "[zz]",
+            "..",
+            "a..b",
+            "h\u{e9}",
+            "a,b",
+        ] {
             assert!(!is_authority(bad), "{bad}");
         }
     }
@@ -303,7 +375,13 @@ mod tests {
     #[test]
     fn the_wire_form_is_strict() {
         assert!(check_wire(b"GET / HTTP/1.1\r\nHost: x\r\n\r\n").is_ok());
-        for bad in [&b"GET / HTTP/1.1\nHost: x\n\n"[..], b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n", b"GET / HTTP/1.1\r\nHost : x\r\n\r\n", b"GET / HTTP/1.1\r\n: x\r\n\r\n", b"GET / HTTP/1.1\r\nA\0: x\r\n\r\n"] {
+        for bad in [
+            &b"GET / HTTP/1.1\nHost: x\n\n"[..],
+            b"GET / HTTP/1.1\r\nHost: x\r\n folded\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
+            b"GET / HTTP/1.1\r\n: x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nA\0: x\r\n\r\n",
+        ] {
             assert!(check_wire(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }
         assert!(check_wire(&[b'a'; MAX_HEAD + 1]).is_err());

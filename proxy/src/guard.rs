@@ -47,7 +47,11 @@ pub(crate) struct ResponseGuard {
 }
 
 impl ResponseGuard {
-    pub(crate) fn new(echoes: Option<Arc<Echoes>>, fields: Option<Arc<dyn UriFields>>, base: Option<(String, String)>) -> Self {
+    pub(crate) fn new(
+        echoes: Option<Arc<Echoes>>,
+        fields: Option<Arc<dyn UriFields>>,
+        base: Option<(String, String)>,
+    ) -> Self {
         let urls = fields.zip(base).map(|(fields, (from, to))| (fields, from, to));
         Self { echoes, urls, active_urls: None, held: Vec::new(), masked: 0, received: Digester::default() }
     }
@@ -59,7 +63,8 @@ impl ResponseGuard {
 
     /// The body is JSON of the schema: URLs in it will be rewritten, so its length changes.
     pub(crate) fn rewrite_json(&mut self) -> bool {
-        self.active_urls = self.urls.as_ref().map(|(fields, from, to)| JsonUrls::new(fields.clone(), from.clone(), to.clone()));
+        self.active_urls =
+            self.urls.as_ref().map(|(fields, from, to)| JsonUrls::new(fields.clone(), from.clone(), to.clone()));
         self.active_urls.is_some()
     }
 

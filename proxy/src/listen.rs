@@ -15,10 +15,7 @@ use pingora_core::{
     services::{Service as _, listening::Service},
 };
 use pingora_proxy::http_proxy;
-use tokio::{
-    sync::watch,
-    task::JoinSet,
-};
+use tokio::{sync::watch, task::JoinSet};
 
 use crate::{conn::Doorway, dial::Dialer, path::Gate};
 
@@ -60,7 +57,11 @@ pub enum ProxyError {
 }
 
 /// Binds everything, then serves until `shutdown` turns true. On `Err` nothing is left bound.
-pub async fn serve(broker: Arc<Broker>, options: ProxyOptions, shutdown: watch::Receiver<bool>) -> Result<Bound, ProxyError> {
+pub async fn serve(
+    broker: Arc<Broker>,
+    options: ProxyOptions,
+    shutdown: watch::Receiver<bool>,
+) -> Result<Bound, ProxyError> {
     let mut listeners = vec![(None, bind(options.listen)?)];
     for (route, addr) in broker.snapshot().listeners() {
         listeners.push((Some(route), bind(addr)?));

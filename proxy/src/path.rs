@@ -22,8 +22,7 @@ use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
 use crate::{
-    agent,
-    body,
+    agent, body,
     conn::ConnState,
     dial::Dialer,
     exchange::{Exchange, Sending},
@@ -128,13 +127,24 @@ impl ProxyHttp for Gate {
         x.sending()?.take_peer()
     }
 
-    async fn upstream_request_filter(&self, _: &mut Session, request: &mut RequestHeader, x: &mut Exchange) -> Result<()> {
+    async fn upstream_request_filter(
+        &self,
+        _: &mut Session,
+        request: &mut RequestHeader,
+        x: &mut Exchange,
+    ) -> Result<()> {
         // What was judged is what is sent: nothing of the agent's own head is kept.
         *request = upstream::rebuild(x)?;
         Ok(())
     }
 
-    async fn request_body_filter(&self, _: &mut Session, body: &mut Option<Bytes>, end: bool, x: &mut Exchange) -> Result<()> {
+    async fn request_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        x: &mut Exchange,
+    ) -> Result<()> {
         let sending = x.sending()?;
         match &sending.request.body {
             UpstreamBody::Empty => *body = None,
@@ -151,17 +161,35 @@ impl ProxyHttp for Gate {
         x.sending()?.durable().await
     }
 
-    fn response_body_filter(&self, _: &mut Session, body: &mut Option<Bytes>, end: bool, x: &mut Exchange) -> Result<Option<Duration>> {
+    fn response_body_filter(
+        &self,
+        _: &mut Session,
+        body: &mut Option<Bytes>,
+        end: bool,
+        x: &mut Exchange,
+    ) -> Result<Option<Duration>> {
         x.sending()?.guard_body(body, end);
         Ok(None)
     }
 
-    async fn response_trailer_filter(&self, _: &mut Session, trailers: &mut http::HeaderMap, _: &mut Exchange) -> Result<Option<Bytes>> {
+    async fn response_trailer_filter(
+        &self,
+        _: &mut Session,
+        trailers: &mut http::HeaderMap,
+        _: &mut Exchange,
+    ) -> Result<Option<Bytes>> {
         trailers.clear();
         Ok(None)
     }
 
-    fn error_while_proxy(&self, _: &HttpPeer, _: &mut Session, mut e: Box<Error>, _: &mut Exchange, _: bool) -> Box<Error> {
+    fn error_while_proxy(
+        &self,
+        _: &HttpPeer,
+        _: &mut Session,
+        mut e: Box<Error>,
+        _: &mut Exchange,
+        _: bool,
+    ) -> Box<Error> {
         // A credential went out: an unknown outcome is never retried silently.
         e.set_retry(false);
         e

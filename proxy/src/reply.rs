@@ -33,12 +33,18 @@ pub(crate) enum Reply {
     /// Decided: the leaf is written already.
     Decided(Box<DecisionRecord>),
     /// Answered by the API, which writes its own leaves.
-    Api(http::Response<Bytes>),
+    Api(Box<http::Response<Bytes>>),
 }
 
 impl Reply {
     pub(crate) fn refusal(status: StatusCode, reason: &'static str, message: &str) -> Self {
-        Self::Refused { status, reason, message: message.to_owned(), agent_id: None, close: status == StatusCode::BAD_REQUEST }
+        Self::Refused {
+            status,
+            reason,
+            message: message.to_owned(),
+            agent_id: None,
+            close: status == StatusCode::BAD_REQUEST,
+        }
     }
 
     /// As [`Reply::refusal`], for a request whose body is in an unknown state.
@@ -47,7 +53,13 @@ impl Reply {
     }
 
     pub(crate) fn auth(error: AuthError, agent_id: Option<String>) -> Self {
-        Self::Refused { status: error.status(), reason: error.reason(), message: error.to_string(), agent_id, close: false }
+        Self::Refused {
+            status: error.status(),
+            reason: error.reason(),
+            message: error.to_string(),
+            agent_id,
+            close: false,
+        }
     }
 
     pub(crate) fn decided(record: &DecisionRecord) -> Self {
@@ -61,7 +73,13 @@ impl Reply {
 
 impl From<Refusal> for Reply {
     fn from(refusal: Refusal) -> Self {
-        Self::Refused { status: refusal.status, reason: refusal.reason, message: refusal.detail, agent_id: None, close: false }
+        Self::Refused {
+            status: refusal.status,
+            reason: refusal.reason,
+            message: refusal.detail,
+            agent_id: None,
+            close: false,
+        }
     }
 }
 
@@ -71,7 +89,11 @@ impl From<AdmitError> for Reply {
             AdmitError::Auth(error) => Self::auth(error, None),
             AdmitError::Unrecorded(internal) => {
                 tracing::error!(error = %internal, "decision could not be recorded");
-                Self::refusal(StatusCode::SERVICE_UNAVAILABLE, "unrecorded", "the decision cannot be recorded, so nothing was sent; try again")
+                Self::refusal(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "unrecorded",
+                    "the decision cannot be recorded, so nothing was sent; try again",
+                )
             }
         }
     }
@@ -83,11 +105,21 @@ impl From<LeaseError> for Reply {
             LeaseError::Auth(error) => Self::auth(error, None),
             LeaseError::Vault { name, source } => {
                 tracing::error!(credential = %name, error = %source, "credential could not be leased");
-                Self::refusal(StatusCode::SERVICE_UNAVAILABLE, "credential_unavailable", &format!("the credential `{name}` cannot be had; an admin adds it with `aegis credential add {name}`"))
+                Self::refusal(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "credential_unavailable",
+                    &format!(
+                        "the credential `{name}` cannot be had; an admin adds it with `aegis credential add {name}`"
+                    ),
+                )
             }
             LeaseError::NoVault(vault) => {
                 tracing::error!(%vault, "vault is not configured");
-                Self::refusal(StatusCode::SERVICE_UNAVAILABLE, "credential_unavailable", "the route's secret store is not configured")
+                Self::refusal(
+                    StatusCode::SERVICE_UNAVAILABLE,
+                    "credential_unavailable",
+                    "the route's secret store is not configured",
+                )
             }
         }
     }
@@ -97,8 +129,14 @@ impl From<DialError> for Reply {
     fn from(error: DialError) -> Self {
         tracing::warn!(%error, "upstream refused or unreachable");
         match error {
-            DialError::Forbidden => Self::refusal(StatusCode::BAD_GATEWAY, "address_forbidden", "the upstream resolves to an address that the route may not dial"),
-            DialError::Unresolved(_) => Self::refusal(StatusCode::BAD_GATEWAY, "upstream_unresolved", "the upstream's name cannot be resolved"),
+            DialError::Forbidden => Self::refusal(
+                StatusCode::BAD_GATEWAY,
+                "address_forbidden",
+                "the upstream resolves to an address that the route may not dial",
+            ),
+            DialError::Unresolved(_) => {
+                Self::refusal(StatusCode::BAD_GATEWAY, "upstream_unresolved", "the upstream's name cannot be resolved")
+            }
         }
     }
 }
@@ -107,7 +145,11 @@ impl Gate {
     /// Hands a request to the API in-process and brings the answer back.
     pub(crate) async fn answer_api(&self, session: &mut Session, request: &Request, x: &Exchange) -> Reply {
         if request.content_length.is_some_and(|n| n > API_BODY as u64) {
-            return Reply::closing(StatusCode::PAYLOAD_TOO_LARGE, "body_too_large", "the request body may have 1 MiB at most");
+            return Reply::closing(
+                StatusCode::PAYLOAD_TOO_LARGE,
+                "body_too_large",
+                "the request body may have 1 MiB at most",
+            );
         }
         if request.expects_continue && session.write_continue_response().await.is_err() {
             return Reply::closing(StatusCode::BAD_REQUEST, "client_gone", "the client closed the connection");
@@ -126,7 +168,7 @@ impl Gate {
         };
         call.headers_mut().extend(request.headers.clone());
         call.headers_mut().extend(request.credentials.clone());
-        Reply::Api((self.api)(call, x.peer).await)
+        Reply::Api(Box::new((self.api)(call, x.peer).await))
     }
 }
 
@@ -154,7 +196,9 @@ pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchang
 pub(crate) async fn failed(broker: &Broker, session: &mut Session, e: &Error, x: &mut Exchange) -> FailToProxy {
     let status = match (e.etype(), e.esource()) {
         (ErrorType::HTTPStatus(code), _) => StatusCode::from_u16(*code).unwrap_or(StatusCode::BAD_GATEWAY),
-        (ErrorType::ReadTimedout | ErrorType::ConnectTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => StatusCode::GATEWAY_TIMEOUT,
+        (ErrorType::ReadTimedout | ErrorType::ConnectTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => {
+            StatusCode::GATEWAY_TIMEOUT
+        }
         (_, ErrorSource::Upstream) => StatusCode::BAD_GATEWAY,
         (ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => {
             // Nobody is left to be told.
@@ -165,7 +209,9 @@ pub(crate) async fn failed(broker: &Broker, session: &mut Session, e: &Error, x:
     };
     if session.response_written().is_none() {
         let (reason, message) = match status {
-            StatusCode::GATEWAY_TIMEOUT => ("upstream_timeout", "the upstream did not answer in time; whether it acted is unknown"),
+            StatusCode::GATEWAY_TIMEOUT => {
+                ("upstream_timeout", "the upstream did not answer in time; whether it acted is unknown")
+            }
             StatusCode::SERVICE_UNAVAILABLE => ("unrecorded", "the record cannot be written"),
             StatusCode::BAD_REQUEST => ("bad_body_framing", "the request body is cut short or badly framed"),
             StatusCode::INTERNAL_SERVER_ERROR => ("internal", "the gateway failed; see its log"),
@@ -192,7 +238,13 @@ fn decided(x: &mut Exchange, record: &DecisionRecord) -> ErrorReply {
     let waits = record.decision == DecisionWord::RequireApproval;
     let reason = if waits { "approval_required" } else { record.reason.as_str() };
     let approval = record.approval.as_ref().map(|a| a.approval_id.clone());
-    let denial = denial(StatusCode::FORBIDDEN, reason, record.message.clone(), Some(record.receipt.receipt_id.clone()), approval);
+    let denial = denial(
+        StatusCode::FORBIDDEN,
+        reason,
+        record.message.clone(),
+        Some(record.receipt.receipt_id.clone()),
+        approval,
+    );
     let mut answer = shaped(x, &denial);
     for (name, value) in std::mem::take(&mut x.headers) {
         push(&mut answer, name, &value);
@@ -205,12 +257,22 @@ fn decided(x: &mut Exchange, record: &DecisionRecord) -> ErrorReply {
     answer
 }
 
-fn refused(broker: &Broker, x: &mut Exchange, status: StatusCode, reason: &'static str, message: String, agent_id: Option<String>) -> ErrorReply {
+fn refused(
+    broker: &Broker,
+    x: &mut Exchange,
+    status: StatusCode,
+    reason: &'static str,
+    message: String,
+    agent_id: Option<String>,
+) -> ErrorReply {
     let agent = agent_id.or_else(|| x.identity.as_ref().map(|i| i.agent.agent_id.clone()));
     if reason == AuthError::Missing.reason() {
         // A challenge is no refusal: nobody has asked for anything yet, and there is no leaf.
         broker.metrics.refusal(reason);
-        let mut answer = x.scope.as_ref().map_or_else(|| problem(&denial(status, reason, message, None, None)), |s| s.connector.challenge());
+        let mut answer = x
+            .scope
+            .as_ref()
+            .map_or_else(|| problem(&denial(status, reason, message, None, None)), |s| s.connector.challenge());
         push(&mut answer, "aegis-reason", reason);
         return answer;
     }
@@ -261,7 +323,13 @@ fn problem(denial: &Denial) -> ErrorReply {
     }
 }
 
-fn denial(status: StatusCode, reason: &str, message: String, receipt: Option<String>, approval: Option<String>) -> Denial {
+fn denial(
+    status: StatusCode,
+    reason: &str,
+    message: String,
+    receipt: Option<String>,
+    approval: Option<String>,
+) -> Denial {
     Denial { status, reason: reason.to_owned(), message, receipt, approval }
 }
 
@@ -277,7 +345,9 @@ fn push(answer: &mut ErrorReply, name: &'static str, value: &str) {
 
 async fn write(session: &mut Session, answer: ErrorReply, is_head: bool) -> Result<()> {
     let mut head = ResponseHeader::build(answer.status, Some(answer.headers.len() + 2))?;
-    for (name, value) in answer.headers.into_iter().filter(|(n, _)| *n != header::CONTENT_LENGTH && *n != header::TRANSFER_ENCODING) {
+    for (name, value) in
+        answer.headers.into_iter().filter(|(n, _)| *n != header::CONTENT_LENGTH && *n != header::TRANSFER_ENCODING)
+    {
         head.append_header(name, value)?;
     }
     head.insert_header(header::CONTENT_LENGTH, answer.body.len())?;

@@ -88,7 +88,13 @@ impl JsonUrls {
                 self.lost |= self.stack.len() >= MAX_DEPTH;
                 if !self.lost {
                     let child = node.filter(|_| byte == b'[').and_then(|n| self.fields.items(n));
-                    self.stack.push(Frame { node, child, credential: false, is_array: byte == b'[', wants_key: byte == b'{' });
+                    self.stack.push(Frame {
+                        node,
+                        child,
+                        credential: false,
+                        is_array: byte == b'[',
+                        wants_key: byte == b'{',
+                    });
                 }
             }
             b'}' | b']' if !self.lost => {
@@ -241,7 +247,8 @@ mod tests {
     #[test]
     fn a_credential_in_an_answer_is_blanked() {
         let text = r#"{"clone_token":"s3c\"ret","url":"x","owner":{"clone_token":null,"clone_token":"a"},"b":["clone_token","k"]}"#;
-        let want = r#"{"clone_token":"","url":"x","owner":{"clone_token":null,"clone_token":""},"b":["clone_token","k"]}"#;
+        let want =
+            r#"{"clone_token":"","url":"x","owner":{"clone_token":null,"clone_token":""},"b":["clone_token","k"]}"#;
         for chunk in [1, 3, 1000] {
             assert_eq!(rewrite(text, chunk), want);
         }
@@ -260,7 +267,10 @@ mod tests {
     fn links_are_moved_one_by_one() {
         let link = r#"<https://api.example/r?page=2>; rel="next", <https://other/r>; rel="x""#;
         let to_gateway = |url: &str| moved(url, "https://api.example", "http://gw/x");
-        assert_eq!(moved_link(link, to_gateway).unwrap(), r#"<http://gw/x/r?page=2>; rel="next", <https://other/r>; rel="x""#);
+        assert_eq!(
+            moved_link(link, to_gateway).unwrap(),
+            r#"<http://gw/x/r?page=2>; rel="next", <https://other/r>; rel="x""#
+        );
         assert_eq!(moved_link("<https://other>", to_gateway), None);
     }
 

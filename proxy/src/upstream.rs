@@ -22,7 +22,8 @@ pub(crate) fn rebuild(x: &mut Exchange) -> Result<RequestHeader> {
     if let Some(credential) = &credential {
         credential.apply_query(&mut path);
     }
-    let mut head = RequestHeader::build(sending.request.method.clone(), path.as_bytes(), Some(sending.request.headers.len() + 4))?;
+    let mut head =
+        RequestHeader::build(sending.request.method.clone(), path.as_bytes(), Some(sending.request.headers.len() + 4))?;
     head.insert_header(header::HOST, route.upstream.authority())?;
     for (name, value) in &sending.request.headers {
         head.append_header(name.clone(), value.clone())?;
@@ -68,7 +69,8 @@ pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut E
         answer.remove_header(&name);
     }
     let bodyless = is_head || informational || matches!(answer.status.as_u16(), 204 | 304);
-    let encoded = answer.headers.get(header::CONTENT_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
+    let encoded =
+        answer.headers.get(header::CONTENT_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
     if encoded && !bodyless && sending.credential.is_some() {
         sending.fail("encoded_answer");
         return Err(Error::explain(ErrorType::HTTPStatus(502), "upstream encoded an answer that was asked for plain"));
@@ -117,7 +119,8 @@ fn mask_headers(answer: &mut ResponseHeader, sending: &mut crate::exchange::Send
         }
     }
     // A header name can be an echo as well; such a header goes.
-    let named: Vec<HeaderName> = answer.headers.keys().filter(|n| echoes.found_in(n.as_str().as_bytes())).cloned().collect();
+    let named: Vec<HeaderName> =
+        answer.headers.keys().filter(|n| echoes.found_in(n.as_str().as_bytes())).cloned().collect();
     for name in named {
         answer.remove_header(&name);
         sending.guard.note_masked(1);

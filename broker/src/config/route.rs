@@ -426,7 +426,7 @@ fn read_tool(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
     }
     r.finish();
     let (Some(class), Some(risk)) = (class, risk) else { return };
-    let ty: Arc<str> = resource_type.map_or_else(|| format!("Tool::{}", capitalised(tool)), |t| t).into();
+    let ty: Arc<str> = resource_type.unwrap_or_else(|| format!("Tool::{}", capitalised(tool))).into();
     config.tools.push(Arc::new(Entry {
         tool: tool.into(),
         name: action.to_owned(),

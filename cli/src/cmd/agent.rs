@@ -24,13 +24,16 @@ pub enum Command {
     Add(Add),
     /// List agents
     List,
-    /// Issue a new token; the old one ends after a short overlap
+    /// Issue a new token; earlier ones end after a short overlap
     Rotate {
         /// Key or id
         agent: String,
         /// Life of the new token, e.g. 8h or 30d
         #[arg(long, value_parser = seconds, default_value = "24h")]
         ttl: i64,
+        /// How long earlier tokens still work, at most 1h
+        #[arg(long, value_parser = seconds, default_value = "60s")]
+        overlap: i64,
     },
     /// Refuse everything the agent does until it is unfrozen
     Freeze {
@@ -99,8 +102,9 @@ pub async fn run(command: Command, context: &Context) -> Result<ExitCode, CliErr
             let answer = list(context).await?;
             context.out.show(&answer, || table(&answer))?;
         }
-        Command::Rotate { agent, ttl } => {
-            let answer = step(context, &agent, "rotate", Some(&json!({"ttl_seconds": ttl}))).await?;
+        Command::Rotate { agent, ttl, overlap } => {
+            let body = json!({"ttl_seconds": ttl, "overlap_seconds": overlap});
+            let answer = step(context, &agent, "rotate", Some(&body)).await?;
             context.out.show(&answer, || issued(&answer))?;
         }
         Command::Freeze { agent } => transition(context, &agent, "freeze").await?,

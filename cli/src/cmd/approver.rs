@@ -56,8 +56,8 @@ pub async fn run(command: Command, context: &Context) -> Result<ExitCode, CliErr
         }
         Command::Revoke { person } => {
             let path = format!("/v1/approvers/{}/revoke", segment(&person));
-            let answer = context.call(&As::Admin, "POST", &path, None).await?;
-            context.out.show(&answer, || format!("approver `{person}` is revoked"))?;
+            context.call(&As::Admin, "POST", &path, None).await?;
+            context.out.show(&json!({"person_id": person, "revoked": true}), || format!("approver `{person}` is revoked"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

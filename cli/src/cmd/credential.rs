@@ -55,8 +55,8 @@ pub async fn run(command: Command, context: &Context) -> Result<ExitCode, CliErr
         }
         Command::Remove { name } => {
             let path = format!("/v1/credentials/{}", segment(&name));
-            let answer = context.call(&As::Admin, "DELETE", &path, None).await?;
-            context.out.show(&answer, || format!("credential `{name}` is removed"))?;
+            context.call(&As::Admin, "DELETE", &path, None).await?;
+            context.out.show(&json!({"name": name, "removed": true}), || format!("credential `{name}` is removed"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

@@ -155,6 +155,7 @@ impl Syncer {
             // After an error the kernel takes the pages for clean: what it lost is written
             // again, or the next sync would succeed with nothing on the disk. That goes for
             // leaves appended during the failed sync too, so all there are now are taken.
+            chunks = self.unsynced();
             let rewritten = chunks.iter().try_for_each(|chunk| chunk.file.write_all_at(&chunk.bytes, chunk.offset));
             synced = rewritten.and_then(|()| sync_files(&chunks));
         }
