@@ -13,7 +13,10 @@ use serde::de::DeserializeOwned;
 use serde_json::Value;
 use zeroize::Zeroizing;
 
-use crate::error::{ApiError, Failure};
+use crate::{
+    error::{ApiError, Failure},
+    strict::Strict,
+};
 
 /// Largest body, bytes.
 pub(crate) const MAX_BODY: usize = aegis_action::MAX_BYTES;
@@ -147,7 +150,7 @@ fn not_json(error: CanonError) -> ApiError {
 }
 
 fn typed<T: DeserializeOwned>(value: Value) -> Result<T, ApiError> {
-    serde_path_to_error::deserialize(value).map_err(|error| {
+    serde_path_to_error::deserialize(Strict(value)).map_err(|error| {
         let path = error.path().to_string();
         let words = without_values(&error.into_inner().to_string());
         let field = if path == "." { "body".to_owned() } else { printable(&path) };
@@ -209,7 +212,7 @@ mod tests {
         assert!(refused(r#"{"inner":{"n":1,"word":"yes","more":"hunter2"}}"#).contains("unknown field `more`"));
         assert!(refused(r#"{"inner":{"n":1,"n":2}}"#).contains("duplicate key `n`"));
         assert!(refused("{\n\"inner\": nul").contains("line 2"));
-        assert_eq!(refused(r#""hunter2""#), "`body`: expected struct Outer");
+        assert_eq!(refused(r#""hunter2""#), "`body`: expected an object");
     }
 
     #[test]

@@ -16,6 +16,7 @@ mod evidence;
 mod explain;
 mod openapi;
 mod requests;
+mod strict;
 #[cfg(test)]
 mod tests;
 mod throttle;

@@ -147,18 +147,25 @@ pub async fn watch(reloader: Arc<Reloader>, mut shutdown: watch::Receiver<bool>)
                 let _ = watcher.watch(&folder, RecursiveMode::NonRecursive);
             }
         }
-        tokio::select! {
-            _ = shutdown.wait_for(|stop| *stop) => return Ok(()),
-            _ = hangups.recv() => {}
-            Some(()) = changes.recv() => {
-                // An editor writes in several steps. What comes after this is another change.
-                sleep(SETTLE).await;
-                let _ = changes.try_recv();
-            }
+        let settle = tokio::select! {
+            () = stopped(&mut shutdown) => return Ok(()),
+            _ = hangups.recv() => false,
+            Some(()) = changes.recv() => true,
+        };
+        if settle {
+            // An editor writes in several steps. What comes after this is another change.
+            sleep(SETTLE).await;
+            let _ = changes.try_recv();
         }
         // Said on stderr already.
         let _ = reloader.reload().await;
     }
+}
+
+/// Returns once a stop was asked for.
+pub async fn stopped(shutdown: &mut watch::Receiver<bool>) {
+    // Whoever could ask is gone: that is a stop too.
+    let _ = shutdown.wait_for(|stop| *stop).await;
 }
 
 /// Sends a note for every change; notes that nobody has taken yet are one.

@@ -72,7 +72,7 @@ pub fn admin_address(folder: &Path) -> Option<SocketAddr> {
 
 /// Reads a token file. Refuses one that others can read: whoever could may have it already.
 pub fn read_token(path: &Path) -> Result<Secret, CliError> {
-    let mut file = File::open(path).map_err(|e| CliError::usage(format!("`{}` cannot be read: {e}", path.display())))?;
+    let file = File::open(path).map_err(|e| CliError::usage(format!("`{}` cannot be read: {e}", path.display())))?;
     let found = file.metadata().map_err(|e| failed("read", path, &e))?;
     if found.permissions().mode() & 0o077 != 0 {
         return Err(CliError::usage(format!(
@@ -81,7 +81,7 @@ pub fn read_token(path: &Path) -> Result<Secret, CliError> {
         )));
     }
     let mut text = String::new();
-    file.by_ref().take(4096).read_to_string(&mut text).map_err(|e| failed("read", path, &e))?;
+    file.take(4096).read_to_string(&mut text).map_err(|e| failed("read", path, &e))?;
     Ok(Secret::from(text.trim().to_owned()))
 }
 

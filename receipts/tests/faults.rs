@@ -162,6 +162,23 @@ fn nothing_is_acknowledged_while_the_disk_does_not_sync() {
 }
 
 #[test]
+fn leaves_written_while_a_sync_fails_are_written_again_too() {
+    let disk = SimDisk::new(4);
+    let (log, _) = open_sim(&disk).unwrap();
+    let before = disk.syncs();
+    disk.set_fault(Some(Fault::SlowSyncError));
+    log.append(vec![deny(0)]).unwrap();
+    eventually(|| disk.syncs() > before);
+    // Enough to lie on pages of their own, which that sync takes for clean when it fails.
+    let last = log.append((1..60).map(deny).collect()).unwrap().pop().unwrap();
+    wait(log.durable(last.seq)).unwrap();
+    disk.crash();
+    let (log, recovered) = open_sim(&disk).unwrap();
+    assert_eq!((recovered.leaves, recovered.torn), (60, None));
+    assert_eq!(log.leaf(last.seq).unwrap().unwrap().hash, last.receipt_hash);
+}
+
+#[test]
 fn a_full_disk_refuses_intents_and_still_takes_the_outcomes_in_flight() {
     let disk = SimDisk::new(5);
     let (log, _) = open_sim(&disk).unwrap();

@@ -90,8 +90,8 @@ impl Options {
                 "--write" => options.write = true,
                 "--no-build" => options.build = false,
                 "--dev" => options.dev = true,
-                "--rounds" => options.rounds = number(args.next(), 9)?,
-                "--connections" => options.connections = number(args.next(), 512)?,
+                "--rounds" => options.rounds = number(args.next(), 1, 9)?,
+                "--connections" => options.connections = number(args.next(), 2, 512)?,
                 _ => return Err(USAGE.to_owned()),
             }
         }
@@ -108,8 +108,8 @@ impl Options {
     }
 }
 
-fn number(arg: Option<&&str>, most: usize) -> Result<usize, String> {
-    arg.and_then(|a| a.parse().ok()).filter(|n| (1..=most).contains(n)).ok_or_else(|| USAGE.to_owned())
+fn number(arg: Option<&&str>, least: usize, most: usize) -> Result<usize, String> {
+    arg.and_then(|a| a.parse().ok()).filter(|n| (least..=most).contains(n)).ok_or_else(|| USAGE.to_owned())
 }
 
 fn build(options: &Options) -> Result<(), String> {
@@ -147,8 +147,13 @@ mod tests {
 
     #[test]
     fn numbers_are_bounded() {
-        assert_eq!(Options::read(&["--rounds", "5", "--connections", "64"]).map(|o| (o.rounds, o.connections)), Ok((5, 64)));
-        for bad in [&["--rounds"][..], &["--rounds", "0"], &["--connections", "513"], &["--fast"]] {
+        assert_eq!(
+            Options::read(&["--rounds", "5", "--connections", "64"]).map(|o| (o.rounds, o.connections)),
+            Ok((5, 64))
+        );
+        for bad in
+            [&["--rounds"][..], &["--rounds", "0"], &["--connections", "1"], &["--connections", "513"], &["--fast"]]
+        {
             assert!(Options::read(bad).is_err(), "{bad:?}");
         }
     }

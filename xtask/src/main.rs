@@ -2,6 +2,7 @@
 
 use std::process::ExitCode;
 
+mod bench;
 mod catalog;
 mod test;
 
@@ -9,6 +10,7 @@ fn main() -> ExitCode {
     let args: Vec<String> = std::env::args().skip(1).collect();
     let args: Vec<&str> = args.iter().map(String::as_str).collect();
     let outcome = match args.as_slice() {
+        ["bench", rest @ ..] => bench::run(rest),
         ["catalog", rest @ ..] => catalog::run(rest),
         ["test", rest @ ..] => test::run(rest),
         _ => Err(USAGE.to_owned()),
@@ -24,5 +26,6 @@ fn main() -> ExitCode {
 
 const USAGE: &str = "usage: cargo xtask <command>
 
+  bench [--quick] [--json] [--write]              what the gateway costs beside nginx and bare Pingora
   catalog github [--check]                        regenerate the catalog, or only compare
   test [--rust | --e2e] [-- <pytest arguments>]   everything, or one half of it";

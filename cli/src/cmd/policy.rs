@@ -8,7 +8,7 @@ use std::{
 
 use aegis_broker::{
     config::{self, Problem, RouteConfig, Severity},
-    policy::{CaseFile, CaseReport, PolicyEngine, PolicySource, run_cases},
+    policy::{self, CaseFile, CaseReport, PolicyEngine, PolicySource, run_cases},
     snapshot::Grammars,
 };
 use aegis_connectors::{Connector, declared::DeclaredTools};
@@ -94,8 +94,8 @@ impl Sources {
     fn load(&self, catalogs: &[Arc<dyn Connector>]) -> Result<(PolicyEngine, Vec<Problem>), Vec<Problem>> {
         let routes: Vec<String> = self.routes.routes.iter().map(|r| r.name.clone()).collect();
         match PolicyEngine::load(&self.policies, catalogs, &self.routes.tools, &routes) {
-            Ok((engine, warnings)) => Ok((engine, warnings.into_iter().map(Problem::from).collect())),
-            Err(problems) => Err(problems.into_iter().map(Problem::from).collect()),
+            Ok((engine, warnings)) => Ok((engine, warnings.into_iter().map(|w| located(w.0, Severity::Warning)).collect())),
+            Err(problems) => Err(problems.into_iter().map(|p| located(p, Severity::Error)).collect()),
         }
     }
 }
@@ -163,7 +163,7 @@ fn case_files(sources: &Sources, named: &[PathBuf]) -> Result<Vec<CaseFile>, Cli
     for (name, text) in texts {
         match CaseFile::parse(&name, &text) {
             Ok(file) => files.push(file),
-            Err(problem) => problems.push(Problem::from(problem)),
+            Err(problem) => problems.push(located(problem, Severity::Error)),
         }
     }
     if problems.is_empty() { Ok(files) } else { Err(CliError::Problems(problems)) }
@@ -197,6 +197,13 @@ fn read_policies(folder: &Named) -> Result<Vec<PolicySource>, CliError> {
         Ok(PolicySource { file, text: read(&folder.path.join(name))? })
     };
     names.into_iter().map(source).collect()
+}
+
+/// A policy's problem like any other file's, its column and its help in the text.
+fn located(problem: policy::Problem, severity: Severity) -> Problem {
+    let help = problem.help.map(|h| format!("; {h}")).unwrap_or_default();
+    let message = format!("column {}: {}{help}", problem.column, problem.message);
+    Problem { file: problem.file, line: problem.line as usize, message, severity }
 }
 
 fn read(path: &Path) -> Result<String, CliError> {

@@ -18,7 +18,7 @@ use http::StatusCode;
 use tokio::{net::TcpListener, sync::watch};
 use tower::ServiceExt as _;
 
-use crate::reload::Reloader;
+use crate::reload::{Reloader, stopped};
 
 /// The agents' API as the proxy calls it.
 pub fn agents(broker: Arc<Broker>) -> AgentApi {
@@ -59,9 +59,7 @@ pub async fn call(router: Router, mut request: http::Request<Body>, peer: Option
 /// Serves the admins' API until `shutdown` turns true and what is in flight has ended.
 pub async fn serve_admins(listener: TcpListener, router: Router, mut shutdown: watch::Receiver<bool>) {
     let router = router.into_make_service_with_connect_info::<SocketAddr>();
-    let stop = async move {
-        let _ = shutdown.wait_for(|stop| *stop).await;
-    };
+    let stop = async move { stopped(&mut shutdown).await };
     if let Err(error) = axum::serve(listener, router).with_graceful_shutdown(stop).await {
         tracing::error!(%error, "the admin listener failed");
     }

@@ -19,7 +19,7 @@ use aegis_broker::{
     secret::Secret,
     sealer,
     snapshot::{Grammars, Sources},
-    store::{PersonRole, Store},
+    store::PersonRole,
     token::TokenHasher,
     vault::Vault,
 };

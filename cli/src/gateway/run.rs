@@ -98,7 +98,7 @@ async fn tick(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) {
     let mut projected = None;
     loop {
         tokio::select! {
-            _ = stopping.wait_for(|stop| *stop) => return,
+            () = reload::stopped(&mut stopping) => return,
             _ = every.tick() => {}
         }
         if flushed.elapsed() >= Duration::from_secs(1) {

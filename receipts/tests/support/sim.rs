@@ -22,6 +22,8 @@ pub enum Fault {
     ShortWrite(u64),
     /// The nth sync of a file fails, and the kernel forgets what was dirty.
     SyncError(u64),
+    /// The next sync takes 100 ms and then fails, for what was written meanwhile too.
+    SlowSyncError,
     /// Syncs fail until the fault is cleared.
     SyncErrors,
 }
@@ -355,7 +357,15 @@ impl DiskFile for SimFile {
             return Ok(());
         }
         state.syncs += 1;
-        let fails = state.fault == Some(Fault::SyncErrors)
+        let slow = state.fault == Some(Fault::SlowSyncError);
+        if slow {
+            state.fault = None;
+            drop(state);
+            std::thread::sleep(std::time::Duration::from_millis(100));
+            state = self.disk.state();
+        }
+        let fails = slow
+            || state.fault == Some(Fault::SyncErrors)
             || state.strikes(|f| if let Fault::SyncError(n) = f { Some(n) } else { None });
         let node = &mut state.nodes[self.node];
         let dirty = std::mem::take(&mut node.dirty);

@@ -97,7 +97,9 @@ pub fn sync_time(folder: &Path) -> Result<Duration, String> {
     let mut took = Vec::with_capacity(SYNCS);
     for _ in 0..SYNCS {
         let start = Instant::now();
-        file.write_all(&[0x5a; 4096]).and_then(|()| file.sync_data()).map_err(|e| format!("{}: {e}", path.display()))?;
+        file.write_all(&[0x5a; 4096])
+            .and_then(|()| file.sync_data())
+            .map_err(|e| format!("{}: {e}", path.display()))?;
         took.push(start.elapsed());
     }
     let _ = fs::remove_file(&path);
