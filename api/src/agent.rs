@@ -39,7 +39,11 @@ pub fn agent_router(broker: Arc<Broker>) -> Router {
 /// Decides a call that the agent runs itself. 200 for every decision, deny included.
 #[utoipa::path(post, path = "/v1/authorize", tag = "agent", request_body = Authorize,
     responses((status = 200, body = Decision)), security(("agent" = [])))]
-pub(crate) async fn authorize(State(broker): State<Arc<Broker>>, caller: Caller, request: Request) -> Result<Json<Decision>, Failure> {
+pub(crate) async fn authorize(
+    State(broker): State<Arc<Broker>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<Decision>, Failure> {
     let (body, digest) = request.json_and_digest::<Authorize>().await.map_err(|e| caller.deny(e))?;
     to_the_end(async move {
         let decided = broker.authorize(&caller.identity, body.into(), &digest).await;
@@ -68,7 +72,11 @@ pub(crate) async fn report_outcome(
 }
 
 /// The agent's own approval.
-pub(crate) async fn own_approval(State(broker): State<Arc<Broker>>, caller: Caller, Id(id): Id) -> Result<Json<Approval>, Failure> {
+pub(crate) async fn own_approval(
+    State(broker): State<Arc<Broker>>,
+    caller: Caller,
+    Id(id): Id,
+) -> Result<Json<Approval>, Failure> {
     let found = broker.store.approval(&id, broker.env.clock.now()).await?;
     let own = found.filter(|a| a.agent_id == caller.identity.agent.agent_id);
     Ok(Json(own.ok_or(ApiError::NotFound("approval"))?.into()))
@@ -95,13 +103,20 @@ pub(crate) async fn consume(
 /// A new token for the agent itself. It can shorten a token's life and never lengthen it.
 #[utoipa::path(post, path = "/v1/agents/self/rotate", tag = "agent", request_body = RotateSelf,
     responses((status = 200, body = IssuedToken)), security(("agent" = [])))]
-pub(crate) async fn rotate_self(State(broker): State<Arc<Broker>>, caller: Caller, request: Request) -> Result<Json<IssuedToken>, Failure> {
+pub(crate) async fn rotate_self(
+    State(broker): State<Arc<Broker>>,
+    caller: Caller,
+    request: Request,
+) -> Result<Json<IssuedToken>, Failure> {
     let body = request.optional_json::<RotateSelf>().await.map_err(|e| caller.deny(e))?;
     let token = &caller.identity.token;
     let life = token.expires_at.0.saturating_sub(token.created_at.0) / 1000;
     let ttl = body.ttl_seconds.unwrap_or(life);
     if ttl > life {
-        return Err(caller.deny(ApiError::invalid("bad_field", format!("`ttl_seconds`: at most {life}, the life of the present token"))));
+        return Err(caller.deny(ApiError::invalid(
+            "bad_field",
+            format!("`ttl_seconds`: at most {life}, the life of the present token"),
+        )));
     }
     to_the_end(async move {
         let rotated = broker.rotate(&caller.identity.agent.agent_id, Some(ttl), OVERLAP_SECONDS).await;
@@ -114,7 +129,11 @@ async fn own_why(State(broker): State<Arc<Broker>>, caller: Caller, Id(receipt):
     explain::why(&broker, &receipt, Some(&caller.identity)).await
 }
 
-async fn actions(State(broker): State<Arc<Broker>>, _: Caller, Query(query): Query<Search>) -> Result<Json<Actions>, Failure> {
+async fn actions(
+    State(broker): State<Arc<Broker>>,
+    _: Caller,
+    Query(query): Query<Search>,
+) -> Result<Json<Actions>, Failure> {
     Ok(Json(catalog::search(&broker, query.q.as_deref(), query.limit)?))
 }
 

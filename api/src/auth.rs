@@ -105,7 +105,12 @@ impl FromRequestParts<AdminState> for Person {
 
 /// The person of the bearer token. A token that holds but is of another kind is told so; one that
 /// does not hold is not told anything, and counts against its address.
-async fn person(parts: &Parts, state: &AdminState, roles: &[PersonRole], needed: &'static str) -> Result<PersonRecord, Failure> {
+async fn person(
+    parts: &Parts,
+    state: &AdminState,
+    roles: &[PersonRole],
+    needed: &'static str,
+) -> Result<PersonRecord, Failure> {
     let (broker, peer) = (state.broker(), peer(parts));
     let now = broker.env.clock.now();
     let token = match bearer(&parts.headers) {
@@ -125,7 +130,9 @@ async fn person(parts: &Parts, state: &AdminState, roles: &[PersonRole], needed:
         return Err(failed(state, AuthError::Unknown, None, peer));
     }
     match broker.auth.agent(token, peer, now).await {
-        Ok(agent) => Err(refused(broker, ApiError::WrongRole(needed), Some(&agent.agent.agent_id), peer, Some(ADMIN_DOOR))),
+        Ok(agent) => {
+            Err(refused(broker, ApiError::WrongRole(needed), Some(&agent.agent.agent_id), peer, Some(ADMIN_DOOR)))
+        }
         Err((error, agent)) => Err(failed(state, error, agent.as_ref().map(|a| a.agent.agent_id.as_str()), peer)),
     }
 }
@@ -138,12 +145,24 @@ fn failed(state: &AdminState, error: AuthError, agent: Option<&str>, peer: Optio
     }
 }
 
-fn refused(broker: &Broker, error: ApiError, agent: Option<&str>, peer: Option<IpAddr>, detail: Option<&str>) -> Failure {
+fn refused(
+    broker: &Broker,
+    error: ApiError,
+    agent: Option<&str>,
+    peer: Option<IpAddr>,
+    detail: Option<&str>,
+) -> Failure {
     let receipt = refuse(broker, &error, agent, peer, detail).map(|r| r.receipt_id);
     Failure { error, receipt }
 }
 
-fn refuse(broker: &Broker, error: &ApiError, agent: Option<&str>, peer: Option<IpAddr>, detail: Option<&str>) -> Option<ReceiptRef> {
+fn refuse(
+    broker: &Broker,
+    error: &ApiError,
+    agent: Option<&str>,
+    peer: Option<IpAddr>,
+    detail: Option<&str>,
+) -> Option<ReceiptRef> {
     broker.refuse(&Refusal {
         agent_id: agent,
         route: None,

@@ -66,7 +66,8 @@ impl Request {
 
     /// Wiped when dropped, since a body may hold a credential.
     async fn bytes(self) -> Result<Zeroizing<Vec<u8>>, ApiError> {
-        let declared: Option<usize> = self.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
+        let declared: Option<usize> =
+            self.headers.get(header::CONTENT_LENGTH).and_then(|v| v.to_str().ok()?.parse().ok());
         if declared.is_some_and(|length| length > MAX_BODY) {
             return Err(ApiError::TooLarge);
         }
@@ -114,9 +115,11 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let bad = || ApiError::invalid("bad_id", "the id in the path must be 1 to 128 letters, digits, `_`, `-` or `.`");
+        let bad =
+            || ApiError::invalid("bad_id", "the id in the path must be 1 to 128 letters, digits, `_`, `-` or `.`");
         let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| bad())?;
-        let fits = (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
+        let fits =
+            (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
         if fits { Ok(Self(id)) } else { Err(bad().into()) }
     }
 }
@@ -205,7 +208,10 @@ mod tests {
 
     #[test]
     fn errors_name_the_place_and_never_the_value() {
-        assert!(Outer::deserialize(serde_json::json!({"inner":{"n":1,"word":"yes"}})).is_ok_and(|o| matches!(o, Outer { .. })));
+        assert!(
+            Outer::deserialize(serde_json::json!({"inner":{"n":1,"word":"yes"}}))
+                .is_ok_and(|o| matches!(o, Outer { .. }))
+        );
         assert_eq!(refused(r#"{"inner":{"n":"hunter2","word":"yes"}}"#), "`inner.n`: expected u8");
         assert_eq!(refused(r#"{"inner":{"n":1,"word":"hunter2, expected x"}}"#), "`inner.word`: expected `yes`");
         assert_eq!(refused(r#"{"inner":{"n":1}}"#), "`inner`: missing field `word`");
@@ -225,7 +231,9 @@ mod tests {
             check_media_type(&headers).is_ok()
         };
         assert!(with(&["application/json"]) && with(&["Application/JSON; charset=UTF-8"]));
-        for bad in [&[][..], &["text/plain"], &["application/json", "application/json"], &["application/json; charset=utf-7"]] {
+        for bad in
+            [&[][..], &["text/plain"], &["application/json", "application/json"], &["application/json; charset=utf-7"]]
+        {
             assert!(!with(bad), "{bad:?}");
         }
     }

@@ -21,7 +21,10 @@ pub(crate) fn search(broker: &Broker, query: Option<&str>, asked: Option<u32>) -
     let mut found: Vec<(u8, &Arc<Entry>)> = entries.filter_map(|e| Some((rank(e, &words)?, e))).collect();
     // Stable, so that equals keep the catalog's order.
     found.sort_by_key(|(rank, _)| *rank);
-    Ok(Actions { total: found.len(), actions: found.into_iter().take(max).map(|(_, e)| Action::from(e.as_ref())).collect() })
+    Ok(Actions {
+        total: found.len(),
+        actions: found.into_iter().take(max).map(|(_, e)| Action::from(e.as_ref())).collect(),
+    })
 }
 
 fn rank(entry: &Entry, words: &[String]) -> Option<u8> {

@@ -54,7 +54,8 @@ async fn guard(request: Request, next: Next) -> Response {
     };
     if response.status() == http::StatusCode::METHOD_NOT_ALLOWED {
         let allowed = response.headers().get(header::ALLOW).and_then(|v| v.to_str().ok()).unwrap_or("GET");
-        let without_head: Vec<&str> = allowed.split(',').map(str::trim).filter(|m| !m.is_empty() && *m != "HEAD").collect();
+        let without_head: Vec<&str> =
+            allowed.split(',').map(str::trim).filter(|m| !m.is_empty() && *m != "HEAD").collect();
         if let Ok(value) = HeaderValue::try_from(without_head.join(", ")) {
             response.headers_mut().insert(header::ALLOW, value);
         }

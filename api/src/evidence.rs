@@ -18,7 +18,11 @@ use crate::{
 /// Decisions, newest first, up to the end of the log as of now.
 #[utoipa::path(get, path = "/v1/decisions", tag = "evidence", params(DecisionQuery),
     responses((status = 200, body = Decisions)), security(("admin" = [])))]
-pub(crate) async fn decisions(State(broker): State<Arc<Broker>>, _: Admin, Query(query): Query<DecisionQuery>) -> Result<Json<Decisions>, Failure> {
+pub(crate) async fn decisions(
+    State(broker): State<Arc<Broker>>,
+    _: Admin,
+    Query(query): Query<DecisionQuery>,
+) -> Result<Json<Decisions>, Failure> {
     let limit = limit(query.limit, 50, 500)?;
     if query.decision.as_deref().is_some_and(|d| !["allow", "deny", "require_approval"].contains(&d)) {
         return Err(ApiError::invalid("bad_query", "`decision`: expected `allow`, `deny` or `require_approval`").into());
@@ -40,7 +44,11 @@ pub(crate) async fn decisions(State(broker): State<Arc<Broker>>, _: Admin, Query
 /// Leaves of the log in order, with their exact bytes.
 #[utoipa::path(get, path = "/v1/receipts", tag = "evidence", params(LeafQuery),
     responses((status = 200, body = RecordedLeaves)), security(("admin" = [])))]
-pub(crate) async fn receipts(State(broker): State<Arc<Broker>>, _: Admin, Query(query): Query<LeafQuery>) -> Result<Json<RecordedLeaves>, Failure> {
+pub(crate) async fn receipts(
+    State(broker): State<Arc<Broker>>,
+    _: Admin,
+    Query(query): Query<LeafQuery>,
+) -> Result<Json<RecordedLeaves>, Failure> {
     let limit = limit(query.limit, 50, 500)?;
     let head = broker.log.head().next_seq;
     let from = query.from_seq.unwrap_or_else(|| head.saturating_sub(limit.into()));
@@ -54,7 +62,11 @@ pub(crate) async fn receipts(State(broker): State<Arc<Broker>>, _: Admin, Query(
 /// One leaf, with its exact bytes.
 #[utoipa::path(get, path = "/v1/receipts/{id}", tag = "evidence", params(("id" = String, Path, description = "`receipt_id`")),
     responses((status = 200, body = RecordedLeaf)), security(("admin" = [])))]
-pub(crate) async fn receipt(State(broker): State<Arc<Broker>>, _: Admin, Id(id): Id) -> Result<Json<RecordedLeaf>, Failure> {
+pub(crate) async fn receipt(
+    State(broker): State<Arc<Broker>>,
+    _: Admin,
+    Id(id): Id,
+) -> Result<Json<RecordedLeaf>, Failure> {
     let node = broker.log.node().to_owned();
     let seq = match parse_receipt_id(&id) {
         Some((of, seq)) if of == node => seq,

@@ -10,6 +10,7 @@ mod answers;
 mod auth;
 mod body;
 mod catalog;
+mod convert;
 mod doors;
 mod error;
 mod evidence;

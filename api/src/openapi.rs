@@ -7,7 +7,7 @@ use http::header;
 use utoipa::{
     Modify, OpenApi,
     openapi::{
-        Content, RefOr, Ref, Response,
+        Content, Ref, RefOr, Response,
         security::{HttpAuthScheme, HttpBuilder, SecurityScheme},
     },
 };
@@ -66,10 +66,15 @@ impl Modify for Everywhere {
             ("admin", "aegis_adm_…", "An admin's token."),
             ("approver", "aegis_apr_…", "An approver's token."),
         ] {
-            let scheme = HttpBuilder::new().scheme(HttpAuthScheme::Bearer).bearer_format(format).description(Some(words)).build();
+            let scheme = HttpBuilder::new()
+                .scheme(HttpAuthScheme::Bearer)
+                .bearer_format(format)
+                .description(Some(words))
+                .build();
             components.add_security_scheme(name, SecurityScheme::Http(scheme));
         }
-        let mut problem = Response::new("A problem (RFC 9457); `type` ends in a stable code, also sent as `Aegis-Reason`.");
+        let mut problem =
+            Response::new("A problem (RFC 9457); `type` ends in a stable code, also sent as `Aegis-Reason`.");
         let content = Content::new(Some(RefOr::Ref(Ref::from_schema_name("Problem"))));
         problem.content.insert("application/problem+json".into(), content);
         for item in doc.paths.paths.values_mut() {
@@ -122,7 +127,8 @@ pub(crate) mod words {
         let resource = ObjectBuilder::new()
             .schema_type(SchemaType::from_iter([Type::String, Type::Null]))
             .description(Some("what is acted on, e.g. `octo/payments#482`; `null` where there is no resource"));
-        let flag = ObjectBuilder::new().schema_type(Type::Boolean).description(Some("whether the effect outlives the call"));
+        let flag =
+            ObjectBuilder::new().schema_type(Type::Boolean).description(Some("whether the effect outlives the call"));
         let parameters = ObjectBuilder::new()
             .schema_type(Type::Object)
             .additional_properties(Some(AdditionalProperties::FreeForm(true)))

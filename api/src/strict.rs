@@ -36,14 +36,24 @@ impl<'de> Deserializer<'de> for Strict {
         }
     }
 
-    fn deserialize_struct<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_struct<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         match self.0 {
             Value::Object(_) => self.deserialize_any(visitor),
             other => Err(Error::invalid_type(kind(&other), &"an object")),
         }
     }
 
-    fn deserialize_enum<V: Visitor<'de>>(self, _: &'static str, _: &'static [&'static str], visitor: V) -> Result<V::Value, Error> {
+    fn deserialize_enum<V: Visitor<'de>>(
+        self,
+        _: &'static str,
+        _: &'static [&'static str],
+        visitor: V,
+    ) -> Result<V::Value, Error> {
         match self.0 {
             Value::String(word) => visitor.visit_enum(word.into_deserializer()),
             other => Err(Error::invalid_type(kind(&other), &"a word")),
@@ -121,7 +131,8 @@ mod tests {
 
     #[test]
     fn objects_are_objects_and_words_are_strings() {
-        let free = json!({"a": [1, 2.5, {"b": null}], "c": "text", "big": 9007199254740991_i64, "minus": -1, "t": true});
+        let free =
+            json!({"a": [1, 2.5, {"b": null}], "c": "text", "big": 9007199254740991_i64, "minus": -1, "t": true});
         let good = json!({"inner": {"n": 1}, "word": "yes", "many": [{"n": 2}], "free": free});
         let outer: Outer = read(good.clone()).unwrap();
         assert_eq!(serde_json::to_value(&outer.free).unwrap(), good["free"]);

@@ -3,7 +3,9 @@
 use std::collections::BTreeMap;
 
 use aegis_action::{Timestamp, canonicalize};
-use aegis_receipts::{Bundle, Decision, Event, Intent, Leaf, LeafBody, LogError, Opening, outcome_seq, parse_receipt_id};
+use aegis_receipts::{
+    Bundle, Decision, Event, Intent, Leaf, LeafBody, LogError, Opening, outcome_seq, parse_receipt_id,
+};
 use serde_json::{Map, Value, json};
 
 use crate::{
@@ -176,9 +178,11 @@ impl Broker {
             return Ok(None);
         };
         let mut salt = [0; 32];
-        let salted = payload.get("salt").and_then(Value::as_str).is_some_and(|s| hex::decode_to_slice(s, &mut salt).is_ok());
+        let salted =
+            payload.get("salt").and_then(Value::as_str).is_some_and(|s| hex::decode_to_slice(s, &mut salt).is_ok());
         let five = ["tool", "action", "resource", "mutates_state", "parameters"];
-        let action: Map<String, Value> = five.iter().filter_map(|k| Some(((*k).to_owned(), payload.get(*k)?.clone()))).collect();
+        let action: Map<String, Value> =
+            five.iter().filter_map(|k| Some(((*k).to_owned(), payload.get(*k)?.clone()))).collect();
         let opening = canonicalize(&Value::Object(action)).ok().and_then(|bytes| Opening::new(bytes, salt));
         // With parts masked it would be another action's hash, and would open nothing.
         Ok(opening.filter(|o| salted && payload.get("action_hash") == Some(&json!(o.action_hash))))

@@ -25,6 +25,8 @@ use crate::{
 pub enum As {
     /// The admin: `AEGIS_ADMIN_TOKEN`, else `<state>/admin.token`.
     Admin,
+    /// The same, even if others can read the file: `aegis doctor` has said so by then.
+    AdminAnyway,
     /// An approver: this file, else `AEGIS_APPROVER_TOKEN`, else `<state>/approver.token`.
     Approver(Option<PathBuf>),
 }
@@ -174,15 +176,26 @@ fn check_base(base: &str, danger_non_loopback: bool) -> Result<String, CliError>
 fn token(config: &Config, who: &As) -> Result<Secret, CliError> {
     let from_env = |name: &str| std::env::var(name).ok().filter(|t| !t.is_empty()).map(Secret::from);
     match who {
-        As::Admin => match from_env("AEGIS_ADMIN_TOKEN") {
+        As::AdminAnyway if std::env::var_os("AEGIS_ADMIN_TOKEN").is_none() => {
+            state::read_token_anyway(&config.in_state(state::ADMIN_TOKEN))
+        }
+        As::Admin | As::AdminAnyway => match from_env("AEGIS_ADMIN_TOKEN") {
             Some(token) => Ok(token),
-            None => stored(config, state::ADMIN_TOKEN, "set `AEGIS_ADMIN_TOKEN`, or make a new one with `aegis admin reset`"),
+            None => stored(
+                config,
+                state::ADMIN_TOKEN,
+                "set `AEGIS_ADMIN_TOKEN`, or make a new one with `aegis admin reset`",
+            ),
         },
         As::Approver(Some(file)) => state::read_token(file),
         As::Approver(None) => match from_env("AEGIS_APPROVER_TOKEN") {
             Some(token) => Ok(token),
-            None => stored(config, state::APPROVER_TOKEN, "set `AEGIS_APPROVER_TOKEN` or name a file with `--token-file`; \
-                an admin makes an approver with `aegis approver add`"),
+            None => stored(
+                config,
+                state::APPROVER_TOKEN,
+                "set `AEGIS_APPROVER_TOKEN` or name a file with `--token-file`; \
+                an admin makes an approver with `aegis approver add`",
+            ),
         },
     }
 }
@@ -212,7 +225,13 @@ mod tests {
         for ok in ["http://127.0.0.1:8081", "http://localhost:8081/", "http://[::1]:8081"] {
             assert!(check_base(ok, false).is_ok(), "{ok}");
         }
-        for bad in ["http://10.0.0.1:8081", "https://127.0.0.1:8081", "http://127.0.0.1:1/v1", "127.0.0.1:8081", "http://localhost.evil:1"] {
+        for bad in [
+            "http://10.0.0.1:8081",
+            "https://127.0.0.1:8081",
+            "http://127.0.0.1:1/v1",
+            "127.0.0.1:8081",
+            "http://localhost.evil:1",
+        ] {
             assert!(check_base(bad, false).is_err(), "{bad}");
         }
         assert_eq!(check_base("http://10.0.0.1:8081/", true).unwrap(), "http://10.0.0.1:8081");

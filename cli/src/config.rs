@@ -114,7 +114,8 @@ impl Config {
         let base = file.parent().map(Path::to_owned).unwrap_or_default();
         let named = |written: Option<String>, default: &str| {
             let name = written.unwrap_or_else(|| default.to_owned());
-            Named { path: base.join(&name), name }
+            // Without the `.` in `base/./name`, which only shows up in messages.
+            Named { path: base.join(&name).components().collect(), name }
         };
         let (admin_listen, line) = written.admin_listen.unwrap_or((ADMIN_LISTEN, 0));
         if !admin_listen.ip().is_loopback() && !written.danger_admin_non_loopback {
@@ -257,7 +258,8 @@ fn string(key: &str, value: &DeValue<'_>) -> Result<String, String> {
 }
 
 fn path(key: &str, value: &DeValue<'_>) -> Result<String, String> {
-    string(key, value).and_then(|text| if text.is_empty() { Err(format!("`{key}` must not be empty")) } else { Ok(text) })
+    string(key, value)
+        .and_then(|text| if text.is_empty() { Err(format!("`{key}` must not be empty")) } else { Ok(text) })
 }
 
 fn address(key: &str, value: &DeValue<'_>) -> Result<SocketAddr, String> {
@@ -305,11 +307,19 @@ mod tests {
         let text = "[server]\nlisten = \"here\"\nadmin_listen = \"0.0.0.0:1\"\nport = 1\n[stat]\n[log]\nformat = \"xml\"\n\
                     [keys]\nmaster = \"0f0f0f\"\n";
         let problems = parse(text).unwrap_err();
-        for (line, needle) in
-            [(2, "`here`"), (3, "danger_admin_non_loopback"), (4, "unknown key `port`"), (5, "`[stat]`"), (7, "`xml`"), (9, "`master`")]
-        {
+        for (line, needle) in [
+            (2, "`here`"),
+            (3, "danger_admin_non_loopback"),
+            (4, "unknown key `port`"),
+            (5, "`[stat]`"),
+            (7, "`xml`"),
+            (9, "`master`"),
+        ] {
             let place = format!("conf/aegis.toml:{line}: ");
-            assert!(problems.iter().any(|p| p.starts_with(&place) && p.contains(needle)), "{line} {needle}: {problems:#?}");
+            assert!(
+                problems.iter().any(|p| p.starts_with(&place) && p.contains(needle)),
+                "{line} {needle}: {problems:#?}"
+            );
         }
         assert_eq!(problems.len(), 6, "{problems:#?}");
         assert!(!problems.iter().any(|p| p.contains("0f0f0f")), "a key in the wrong place is not repeated");
@@ -325,8 +335,9 @@ mod tests {
 
     #[test]
     fn paths_are_relative_to_the_file_unless_absolute() {
-        let config = parse("[state]\ndir = \".\"\n[keys]\nmaster = \"file:/keys/k\"\n[files]\npolicies = \"/p\"\n").unwrap();
-        assert_eq!(config.state, Path::new("conf/."));
+        let config =
+            parse("[state]\ndir = \".\"\n[keys]\nmaster = \"file:/keys/k\"\n[files]\npolicies = \"/p\"\n").unwrap();
+        assert_eq!(config.state.display().to_string(), "conf");
         assert_eq!(config.master, MasterSource::File("/keys/k".into()));
         assert_eq!(config.policies.path, Path::new("/p"));
         let config = parse("[keys]\nmaster = \"passphrase-env:P\"\n").unwrap();

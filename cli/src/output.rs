@@ -60,7 +60,8 @@ pub fn style_of(word: &str) -> Style {
     match word {
         "active" | "allow" | "approved" | "ok" | "completed" | "low" | "yes" => GOOD,
         "pending" | "require_approval" | "frozen" | "medium" | "warn" | "consumed" => WARN,
-        "deny" | "revoked" | "quarantined" | "rejected" | "expired" | "fail" | "high" | "critical" | "failed" | "no" => BAD,
+        "deny" | "revoked" | "quarantined" | "rejected" | "expired" | "fail" | "high" | "critical" | "failed"
+        | "no" => BAD,
         _ => Style::new(),
     }
 }

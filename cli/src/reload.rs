@@ -96,7 +96,9 @@ impl Reloader {
     pub async fn reload(&self) -> Result<Reload, ReloadError> {
         let mut refused = self.refused.lock().await;
         let files = self.files.clone();
-        let read = tokio::task::spawn_blocking(move || files.read()).await.map_err(|e| ReloadError::Unreadable(e.to_string()))?;
+        let read = tokio::task::spawn_blocking(move || files.read())
+            .await
+            .map_err(|e| ReloadError::Unreadable(e.to_string()))?;
         let result = match read {
             Ok(sources) => self.broker.reload(&sources).await.map_err(ReloadError::from),
             Err(problems) => Ok(Reload::Kept(problems)),

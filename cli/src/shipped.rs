@@ -25,8 +25,9 @@ pub fn write_policies(folder: &Path) -> std::io::Result<()> {
 /// The shipped policy cases: name and JSON text.
 pub fn cases() -> Vec<(String, String)> {
     let files = POLICIES.get_dir("cases").map(Dir::files).into_iter().flatten();
-    let mut cases: Vec<(String, String)> =
-        files.filter_map(|f| Some((format!("policies/{}", f.path().display()), f.contents_utf8()?.to_owned()))).collect();
+    let mut cases: Vec<(String, String)> = files
+        .filter_map(|f| Some((format!("policies/{}", f.path().display()), f.contents_utf8()?.to_owned())))
+        .collect();
     cases.sort();
     cases
 }

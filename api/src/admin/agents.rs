@@ -18,7 +18,11 @@ use crate::{
 /// Enrols an agent. A known `agent_key` is a conflict; it never lifts a freeze or a quarantine.
 #[utoipa::path(post, path = "/v1/agents/register", tag = "agents", request_body = Register,
     responses((status = 201, body = IssuedToken)), security(("admin" = [])))]
-pub(crate) async fn register(State(broker): State<Arc<Broker>>, _: Admin, request: Request) -> Result<(StatusCode, Json<IssuedToken>), Failure> {
+pub(crate) async fn register(
+    State(broker): State<Arc<Broker>>,
+    _: Admin,
+    request: Request,
+) -> Result<(StatusCode, Json<IssuedToken>), Failure> {
     let body = request.json::<Register>().await?;
     let enrolled = to_the_end(async move { broker.register(body.into()).await }).await?;
     Ok((StatusCode::CREATED, Json(enrolled.into())))
@@ -27,7 +31,11 @@ pub(crate) async fn register(State(broker): State<Arc<Broker>>, _: Admin, reques
 /// Agents, oldest first.
 #[utoipa::path(get, path = "/v1/agents", tag = "agents", params(Page),
     responses((status = 200, body = Agents)), security(("admin" = [])))]
-pub(crate) async fn list_agents(State(broker): State<Arc<Broker>>, _: Admin, Query(page): Query<Page>) -> Result<Json<Agents>, Failure> {
+pub(crate) async fn list_agents(
+    State(broker): State<Arc<Broker>>,
+    _: Admin,
+    Query(page): Query<Page>,
+) -> Result<Json<Agents>, Failure> {
     let limit = limit(page.limit, 50, 500)? as usize;
     let all = broker.store.agents().await?;
     let from = match &page.after {
@@ -51,7 +59,12 @@ pub(crate) async fn get_agent(State(broker): State<Arc<Broker>>, _: Admin, Id(id
 /// A new token for an agent, whatever its state, which is left as it is.
 #[utoipa::path(post, path = "/v1/agents/{id}/rotate", tag = "agents", request_body = Rotate,
     params(("id" = String, Path, description = "`agent_id`")), responses((status = 200, body = IssuedToken)), security(("admin" = [])))]
-pub(crate) async fn rotate(State(broker): State<Arc<Broker>>, _: Admin, Id(id): Id, request: Request) -> Result<Json<IssuedToken>, Failure> {
+pub(crate) async fn rotate(
+    State(broker): State<Arc<Broker>>,
+    _: Admin,
+    Id(id): Id,
+    request: Request,
+) -> Result<Json<IssuedToken>, Failure> {
     let body = request.optional_json::<Rotate>().await?;
     let overlap = body.overlap_seconds.unwrap_or(0);
     if !(0..=3600).contains(&overlap) {
@@ -64,32 +77,58 @@ pub(crate) async fn rotate(State(broker): State<Arc<Broker>>, _: Admin, Id(id): 
 /// Stops an active agent; in force for everything in flight when this returns.
 #[utoipa::path(post, path = "/v1/agents/{id}/freeze", tag = "agents", request_body = Nothing,
     params(("id" = String, Path, description = "`agent_id`")), responses((status = 200, body = Agent)), security(("admin" = [])))]
-pub(crate) async fn freeze(state: State<Arc<Broker>>, admin: Admin, id: Id, request: Request) -> Result<Json<Agent>, Failure> {
+pub(crate) async fn freeze(
+    state: State<Arc<Broker>>,
+    admin: Admin,
+    id: Id,
+    request: Request,
+) -> Result<Json<Agent>, Failure> {
     transition(state, admin, id, request, AgentState::Frozen).await
 }
 
 /// Lets a frozen or quarantined agent act again.
 #[utoipa::path(post, path = "/v1/agents/{id}/unfreeze", tag = "agents", request_body = Nothing,
     params(("id" = String, Path, description = "`agent_id`")), responses((status = 200, body = Agent)), security(("admin" = [])))]
-pub(crate) async fn unfreeze(state: State<Arc<Broker>>, admin: Admin, id: Id, request: Request) -> Result<Json<Agent>, Failure> {
+pub(crate) async fn unfreeze(
+    state: State<Arc<Broker>>,
+    admin: Admin,
+    id: Id,
+    request: Request,
+) -> Result<Json<Agent>, Failure> {
     transition(state, admin, id, request, AgentState::Active).await
 }
 
 /// Stops an agent that is under suspicion.
 #[utoipa::path(post, path = "/v1/agents/{id}/quarantine", tag = "agents", request_body = Nothing,
     params(("id" = String, Path, description = "`agent_id`")), responses((status = 200, body = Agent)), security(("admin" = [])))]
-pub(crate) async fn quarantine(state: State<Arc<Broker>>, admin: Admin, id: Id, request: Request) -> Result<Json<Agent>, Failure> {
+pub(crate) async fn quarantine(
+    state: State<Arc<Broker>>,
+    admin: Admin,
+    id: Id,
+    request: Request,
+) -> Result<Json<Agent>, Failure> {
     transition(state, admin, id, request, AgentState::Quarantined).await
 }
 
 /// Ends an agent for good.
 #[utoipa::path(post, path = "/v1/agents/{id}/revoke", tag = "agents", request_body = Nothing,
     params(("id" = String, Path, description = "`agent_id`")), responses((status = 200, body = Agent)), security(("admin" = [])))]
-pub(crate) async fn revoke(state: State<Arc<Broker>>, admin: Admin, id: Id, request: Request) -> Result<Json<Agent>, Failure> {
+pub(crate) async fn revoke(
+    state: State<Arc<Broker>>,
+    admin: Admin,
+    id: Id,
+    request: Request,
+) -> Result<Json<Agent>, Failure> {
     transition(state, admin, id, request, AgentState::Revoked).await
 }
 
-async fn transition(State(broker): State<Arc<Broker>>, _: Admin, Id(id): Id, request: Request, to: AgentState) -> Result<Json<Agent>, Failure> {
+async fn transition(
+    State(broker): State<Arc<Broker>>,
+    _: Admin,
+    Id(id): Id,
+    request: Request,
+    to: AgentState,
+) -> Result<Json<Agent>, Failure> {
     request.optional_json::<Nothing>().await?;
     let agent = to_the_end(async move { broker.transition(&id, to).await }).await?;
     Ok(Json(agent.into()))

@@ -10,6 +10,7 @@ use crate::{
     answers::{Approver, Approvers, IssuedApprover},
     auth::Admin,
     body::{Id, Query, Request, limit},
+    convert::instant,
     doors::to_the_end,
     error::{ApiError, Failure},
     requests::{AddApprover, Nothing, Page},
@@ -28,13 +29,16 @@ pub(crate) async fn add_approver(
         return Err(ApiError::invalid("bad_field", format!("`ttl_seconds`: must be 60 to {MAX_TTL}")).into());
     }
     let (person, token) =
-        to_the_end(async move { broker.add_person(&body.name, PersonRole::Approver, body.groups, body.ttl_seconds).await }).await?;
+        to_the_end(
+            async move { broker.add_person(&body.name, PersonRole::Approver, body.groups, body.ttl_seconds).await },
+        )
+        .await?;
     let issued = IssuedApprover {
         person_id: person.person_id,
         approver_token: String::from_utf8_lossy(token.expose()).into_owned(),
         name: person.name,
         groups: person.groups,
-        expires_at: person.expires_at.map(crate::answers::instant),
+        expires_at: person.expires_at.map(instant),
     };
     Ok((StatusCode::CREATED, Json(issued)))
 }
@@ -42,7 +46,11 @@ pub(crate) async fn add_approver(
 /// Approvers, oldest first.
 #[utoipa::path(get, path = "/v1/approvers", tag = "approvers", params(Page),
     responses((status = 200, body = Approvers)), security(("admin" = [])))]
-pub(crate) async fn list_approvers(State(broker): State<Arc<Broker>>, _: Admin, Query(page): Query<Page>) -> Result<Json<Approvers>, Failure> {
+pub(crate) async fn list_approvers(
+    State(broker): State<Arc<Broker>>,
+    _: Admin,
+    Query(page): Query<Page>,
+) -> Result<Json<Approvers>, Failure> {
     let limit = limit(page.limit, 50, 500)? as usize;
     let mut all = broker.store.people().await?;
     all.retain(|p| p.role == PersonRole::Approver);
@@ -59,7 +67,12 @@ pub(crate) async fn list_approvers(State(broker): State<Arc<Broker>>, _: Admin, 
 /// Ends an approver's access. What they approved stays approved.
 #[utoipa::path(post, path = "/v1/approvers/{id}/revoke", tag = "approvers", request_body = Nothing,
     params(("id" = String, Path, description = "`person_id`")), responses((status = 204)), security(("admin" = [])))]
-pub(crate) async fn revoke_approver(State(broker): State<Arc<Broker>>, _: Admin, Id(id): Id, request: Request) -> Result<StatusCode, Failure> {
+pub(crate) async fn revoke_approver(
+    State(broker): State<Arc<Broker>>,
+    _: Admin,
+    Id(id): Id,
+    request: Request,
+) -> Result<StatusCode, Failure> {
     request.optional_json::<Nothing>().await?;
     // Admins are people of the store too, and are not ended here.
     let people = broker.store.people().await?;

@@ -41,7 +41,11 @@ pub(crate) async fn put_credential(
 /// Removes a value from the embedded vault. The next request that needs it is denied.
 #[utoipa::path(delete, path = "/v1/credentials/{name}", tag = "credentials",
     params(("name" = String, Path, description = "as in `routes.toml`")), responses((status = 204)), security(("admin" = [])))]
-pub(crate) async fn remove_credential(State(broker): State<Arc<Broker>>, Admin(admin): Admin, Id(name): Id) -> Result<StatusCode, Failure> {
+pub(crate) async fn remove_credential(
+    State(broker): State<Arc<Broker>>,
+    Admin(admin): Admin,
+    Id(name): Id,
+) -> Result<StatusCode, Failure> {
     match to_the_end(async move { broker.remove_credential(&name, &admin.person_id).await }).await? {
         true => Ok(StatusCode::NO_CONTENT),
         false => Err(ApiError::NotFound("credential").into()),

@@ -16,14 +16,7 @@ use axum::{
 };
 
 use crate::{
-    answers::Actions,
-    auth::Person,
-    body::Query,
-    catalog,
-    doors::door,
-    error::Failure,
-    evidence,
-    requests::Search,
+    answers::Actions, auth::Person, body::Query, catalog, doors::door, error::Failure, evidence, requests::Search,
     throttle::Throttle,
 };
 pub(crate) use {agents::*, approvals::*, approvers::*, credentials::*, operations::*};
@@ -115,6 +108,10 @@ impl FromRef<AdminState> for Arc<Broker> {
 /// Searches the catalog of actions and the declared tools.
 #[utoipa::path(get, path = "/v1/actions", tag = "catalog", params(Search), responses((status = 200, body = Actions)),
     security(("agent" = []), ("admin" = []), ("approver" = [])))]
-pub(crate) async fn actions(State(broker): State<Arc<Broker>>, _: Person, Query(query): Query<Search>) -> Result<Json<Actions>, Failure> {
+pub(crate) async fn actions(
+    State(broker): State<Arc<Broker>>,
+    _: Person,
+    Query(query): Query<Search>,
+) -> Result<Json<Actions>, Failure> {
     Ok(Json(catalog::search(&broker, query.q.as_deref(), query.limit)?))
 }

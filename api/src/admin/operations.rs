@@ -19,7 +19,11 @@ use crate::{
 /// Reads the configuration anew. One that is not usable is refused with everything that is wrong, and the old one stays.
 #[utoipa::path(post, path = "/v1/reload", tag = "operations", request_body = Nothing,
     responses((status = 200, body = Reloaded)), security(("admin" = [])))]
-pub(crate) async fn reload(State(state): State<AdminState>, _: Admin, request: Request) -> Result<Json<Reloaded>, Failure> {
+pub(crate) async fn reload(
+    State(state): State<AdminState>,
+    _: Admin,
+    request: Request,
+) -> Result<Json<Reloaded>, Failure> {
     request.optional_json::<Nothing>().await?;
     let reload = state.reload();
     let done = to_the_end(async move {

@@ -1,5 +1,6 @@
 //! Enrolment, tokens, containment, approvers.
 
+use aegis_broker::store::AgentState;
 use http::Method;
 use serde_json::{Value, json};
 
@@ -71,6 +72,22 @@ async fn transitions_follow_the_life_of_an_agent_and_are_events() {
 }
 
 #[tokio::test]
+async fn a_client_that_goes_away_cancels_nothing_that_was_begun() {
+    let rig = Rig::new().await;
+    let (id, _) = rig.enrol("a").await;
+    let path = format!("/v1/agents/{id}/freeze");
+    let mut request = Box::pin(rig.admin(Method::POST, &path, None));
+    while rig.broker.store.agent(&id).await.unwrap().unwrap().state == AgentState::Active {
+        // Polled until the step is stored, and not once more.
+        let _ = futures_util::poll!(&mut request);
+    }
+    drop(request);
+    while rig.events().last().unwrap() != "agent_frozen" {
+        tokio::task::yield_now().await;
+    }
+}
+
+#[tokio::test]
 async fn an_admins_rotation_ends_the_old_token_at_once_unless_told_otherwise() {
     let rig = Rig::new().await;
     let (id, old) = rig.enrol("a").await;
@@ -93,7 +110,9 @@ async fn an_agent_rotates_itself_and_gains_nothing_by_it() {
     let mut body = enrolment("a");
     body["ttl_seconds"] = json!(3600);
     let token = rig.admin(Method::POST, "/v1/agents/register", Some(body)).await.str("/agent_token");
-    let rotate = async |token: &str, body: Option<Value>| rig.call(To::Agents, Method::POST, "/v1/agents/self/rotate", token, body).await;
+    let rotate = async |token: &str, body: Option<Value>| {
+        rig.call(To::Agents, Method::POST, "/v1/agents/self/rotate", token, body).await
+    };
     rotate(&token, Some(json!({"ttl_seconds": 3601}))).await.is_problem(400, "bad_field");
     rotate(&token, Some(json!({"overlap_seconds": 9}))).await.is_problem(400, "bad_field");
     rig.clock.advance(1800);
@@ -150,5 +169,7 @@ async fn approvers_are_added_listed_and_ended() {
     list(&short.str("/approver_token")).await.is_problem(401, "expired_token");
     // Admins are people of the store too.
     let admin = rig.broker.store.people().await.unwrap().into_iter().find(|p| p.name == "root").unwrap();
-    rig.admin(Method::POST, &format!("/v1/approvers/{}/revoke", admin.person_id), None).await.is_problem(404, "not_found");
+    rig.admin(Method::POST, &format!("/v1/approvers/{}/revoke", admin.person_id), None)
+        .await
+        .is_problem(404, "not_found");
 }

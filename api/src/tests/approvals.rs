@@ -35,7 +35,12 @@ async fn approved_once_means_used_once() {
     assert_eq!((&own.body["status"], own.body.get("payload")), (&json!("pending"), None));
 
     let settled = settle(&rig, &lead, &id, "approve").await;
-    assert_eq!((&settled.body["status"], &settled.body["settled_by"]), (&json!("approved"), &json!([person])), "{}", settled.text);
+    assert_eq!(
+        (&settled.body["status"], &settled.body["settled_by"]),
+        (&json!("approved"), &json!([person])),
+        "{}",
+        settled.text
+    );
     settle(&rig, &lead, &id, "approve").await.is_problem(409, "approval_settled");
 
     let used = consume(&rig, &agent, &id, json!({"action_hash": hash})).await;
@@ -62,7 +67,9 @@ async fn an_approval_is_for_its_agent_and_its_action() {
     consume(&rig, &other, &id, json!({"action_hash": hash})).await.is_problem(404, "not_found");
     consume(&rig, &agent, &id, json!({"action_hash": another})).await.is_problem(409, "approval_hash_mismatch");
     let swapped = deploy(json!({"version": 8}))["tool_call"].clone();
-    consume(&rig, &agent, &id, json!({"action_hash": hash, "tool_call": swapped})).await.is_problem(409, "approval_hash_mismatch");
+    consume(&rig, &agent, &id, json!({"action_hash": hash, "tool_call": swapped}))
+        .await
+        .is_problem(409, "approval_hash_mismatch");
     consume(&rig, &agent, &id, json!({"action_hash": "zz"})).await.is_problem(400, "bad_field");
     assert_eq!(rig.refusals(), ["approval_hash_mismatch", "approval_hash_mismatch", "bad_field"]);
     assert_eq!(consume(&rig, &agent, &id, json!({"action_hash": hash})).await.status, 200);
@@ -149,7 +156,12 @@ async fn approvals_are_listed_by_agent_and_status() {
     settle(&rig, &lead, &first, "approve").await;
     let ids = async |query: &str| -> Vec<String> {
         let page = rig.call(To::Admins, Method::GET, &format!("/v1/approvals{query}"), &lead, None).await;
-        page.body["approvals"].as_array().unwrap().iter().map(|x| x["approval_id"].as_str().unwrap().to_owned()).collect()
+        page.body["approvals"]
+            .as_array()
+            .unwrap()
+            .iter()
+            .map(|x| x["approval_id"].as_str().unwrap().to_owned())
+            .collect()
     };
     assert_eq!(ids("").await.len(), 3);
     assert_eq!(ids(&format!("?agent_id={a}")).await, [second.clone(), first.clone()]);

@@ -16,7 +16,8 @@ async fn every_decision_is_a_200_with_a_receipt() {
     assert_eq!((allowed.status.as_u16(), &allowed.body["decision"]), (200, &json!("allow")), "{}", allowed.text);
     assert_eq!(allowed.body["matched_policies"], json!(["write"]));
     assert_eq!(allowed.body["risk"], json!({"level": "medium", "class": "write"}));
-    let shred = json!({"tool_call":{"tool":"desk","action":"shred","resource":"n1","mutates_state":true,"parameters":{}}});
+    let shred =
+        json!({"tool_call":{"tool":"desk","action":"shred","resource":"n1","mutates_state":true,"parameters":{}}});
     let denied = rig.authorize(&token, shred).await;
     assert_eq!((denied.status.as_u16(), &denied.body["decision"]), (200, &json!("deny")));
     let asked = rig.authorize(&token, deploy(json!({}))).await;
@@ -40,17 +41,29 @@ async fn a_malformed_request_is_told_which_field_and_leaves_a_refusal() {
     let cases: &[(String, &str, &str)] = &[
         ("".into(), "bad_json", "EOF"),
         ("[1]".into(), "bad_field", "`body`: expected an object"),
-        (r#"[{"tool":"desk","action":"write_note","resource":"n1","mutates_state":true,"parameters":{}}]"#.into(), "bad_field", "`body`"),
+        (
+            r#"[{"tool":"desk","action":"write_note","resource":"n1","mutates_state":true,"parameters":{}}]"#.into(),
+            "bad_field",
+            "`body`",
+        ),
         (r#"{"tool_call":["desk","write_note","n1",true,{}]}"#.into(), "bad_field", "`tool_call`: expected an object"),
-        (format!("{{{call},\"context\":{{\"source_trust\":{{\"unknown\":null}}}}}}"), "bad_field", "`context.source_trust`: expected a word"),
+        (
+            format!("{{{call},\"context\":{{\"source_trust\":{{\"unknown\":null}}}}}}"),
+            "bad_field",
+            "`context.source_trust`: expected a word",
+        ),
         (format!("{{{call},{call}}}"), "bad_json", "duplicate key `tool_call`"),
         (format!("{{{call},\"agent_id\":\"x\"}}"), "bad_field", "unknown field `agent_id`"),
         (format!("{{{no_resource}}}"), "bad_field", "missing field `resource`"),
-        (format!("{{{call},\"context\":{{\"source_trust\":\"very\"}}}}"), "bad_field", "`context.source_trust`: expected"),
+        (
+            format!("{{{call},\"context\":{{\"source_trust\":\"very\"}}}}"),
+            "bad_field",
+            "`context.source_trust`: expected",
+        ),
         (format!("{{{call},\"request_id\":5}}"), "bad_field", "`request_id`: expected a string"),
         (format!("{{{call},\"request_id\":\"\"}}"), "bad_field", "`request_id`"),
         (format!("{{{call},\"user\":{{}}}}"), "bad_field", "missing field `id`"),
-        (call_with("true", "5").replace("n1", "n\\n1"), "bad_resource", "resource"),
+        (call_with("true", "\"a\"").replace("n1", "n\\n1"), "bad_action", "`resource`"),
         (call_with("true", "9007199254740993"), "bad_json", "2^53"),
         (call_with("true", "5"), "bad_parameter", "`tool_call.parameters.text`"),
         (call_with("false", "\"a\""), "mutates_state_mismatch", "mutates_state"),
@@ -58,7 +71,8 @@ async fn a_malformed_request_is_told_which_field_and_leaves_a_refusal() {
         (call_with("true", "\"a\"").replace("write_note", "sing"), "unknown_action", "desk.sing"),
     ];
     for (n, (body, code, words)) in cases.iter().enumerate() {
-        let answer = rig.send(To::Agents, post(&token, body.clone().into_bytes(), "application/json"), "203.0.113.7").await;
+        let answer =
+            rig.send(To::Agents, post(&token, body.clone().into_bytes(), "application/json"), "203.0.113.7").await;
         answer.is_problem(400, code);
         assert!(answer.str("/detail").contains(words), "{body}: {}", answer.text);
         assert_eq!(rig.refusals().len(), n + 1, "{body}");
@@ -112,7 +126,9 @@ async fn a_resend_does_not_outlive_a_freeze() {
     let mut body = write_note();
     body["request_id"] = json!("r-1");
     assert_eq!(rig.authorize(&token, body.clone()).await.status, 200);
-    for (verb, status, code) in [("freeze", 403, "agent_frozen"), ("quarantine", 403, "agent_quarantined"), ("revoke", 401, "agent_revoked")] {
+    for (verb, status, code) in
+        [("freeze", 403, "agent_frozen"), ("quarantine", 403, "agent_quarantined"), ("revoke", 401, "agent_revoked")]
+    {
         assert_eq!(rig.admin(Method::POST, &format!("/v1/agents/{id}/{verb}"), None).await.status, 200);
         let refused = rig.authorize(&token, body.clone()).await;
         refused.is_problem(status, code);
@@ -163,7 +179,11 @@ async fn nothing_happens_that_cannot_be_recorded_and_it_recovers_by_itself() {
     let put = async || rig.admin(Method::PUT, "/v1/credentials/shop", Some(json!({"value": "hunter22"}))).await;
     put().await.is_problem(503, "not_recorded");
     let listed = rig.admin(Method::GET, "/v1/credentials", None).await;
-    assert_eq!(listed.body["credentials"][1]["stored"], false, "a log that is known to fail changes nothing: {}", listed.text);
+    assert_eq!(
+        listed.body["credentials"][1]["stored"], false,
+        "a log that is known to fail changes nothing: {}",
+        listed.text
+    );
     // Containment must not wait for a disk.
     rig.admin(Method::POST, &format!("/v1/agents/{id}/freeze"), None).await.is_problem(503, "not_recorded");
     rig.authorize(&token, write_note()).await.is_problem(403, "agent_frozen");
@@ -189,7 +209,9 @@ async fn an_outcome_closes_its_decision_once_and_only_for_its_agent() {
     send(other, report.clone()).await.is_problem(404, "not_found");
     send(token.clone(), json!({"status": "unknown"})).await.is_problem(400, "bad_field");
     send(token.clone(), json!({"status": "failed", "result_bytes": 1})).await.is_problem(400, "bad_field");
-    send(token.clone(), json!({"status": "completed", "result_digest": "AB".repeat(32)})).await.is_problem(400, "bad_field");
+    send(token.clone(), json!({"status": "completed", "result_digest": "AB".repeat(32)}))
+        .await
+        .is_problem(400, "bad_field");
     assert_eq!(send(token.clone(), report.clone()).await.status, 204);
     send(token, report).await.is_problem(404, "not_found");
     rig.broker.log.shutdown();
@@ -205,7 +227,9 @@ impl Rig {
 }
 
 fn call_with(mutates: &str, text: &str) -> String {
-    format!(r#"{{"tool_call":{{"tool":"desk","action":"write_note","resource":"n1","mutates_state":{mutates},"parameters":{{"text":{text}}}}}}}"#)
+    format!(
+        r#"{{"tool_call":{{"tool":"desk","action":"write_note","resource":"n1","mutates_state":{mutates},"parameters":{{"text":{text}}}}}}}"#
+    )
 }
 
 fn post(token: &str, body: Vec<u8>, media: &str) -> Request<Body> {

@@ -25,7 +25,10 @@ async fn a_value_is_stored_used_listed_without_it_and_removed() {
 
     let listed = rig.admin(Method::GET, "/v1/credentials", None).await;
     let shop = &listed.body["credentials"][1];
-    assert_eq!((&shop["stored"], &shop["version"], &shop["routes"]), (&json!(true), &again.body["version"], &json!(["shop"])));
+    assert_eq!(
+        (&shop["stored"], &shop["version"], &shop["routes"]),
+        (&json!(true), &again.body["version"], &json!(["shop"]))
+    );
     let event = rig.leaves().into_iter().rfind(|l| l["kind"] == "credential_stored").unwrap();
     let said = &event["body"];
     assert_eq!((&said["credential"], &said["version"]), (&json!("shop"), &again.body["version"]), "{event}");
@@ -41,8 +44,11 @@ async fn a_value_is_stored_used_listed_without_it_and_removed() {
 #[tokio::test]
 async fn a_value_in_the_wrong_place_is_not_repeated() {
     let rig = Rig::new().await;
-    let put = async |name: &str, body: Value| rig.admin(Method::PUT, &format!("/v1/credentials/{name}"), Some(body)).await;
-    for body in [json!(VALUE), json!([VALUE]), json!({"value": [VALUE]}), json!({"value": "a\nb"}), json!({"value": ""})] {
+    let put =
+        async |name: &str, body: Value| rig.admin(Method::PUT, &format!("/v1/credentials/{name}"), Some(body)).await;
+    for body in
+        [json!(VALUE), json!([VALUE]), json!({"value": [VALUE]}), json!({"value": "a\nb"}), json!({"value": ""})]
+    {
         let answer = put("shop", body).await;
         answer.is_problem(400, "bad_field");
         assert!(!answer.text.contains("hunter2"), "{}", answer.text);

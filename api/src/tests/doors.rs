@@ -28,7 +28,9 @@ async fn agents_door_knows_agents_only() {
 async fn admins_paths_are_not_at_the_agents_door_nor_the_other_way_round() {
     let rig = Rig::new().await;
     let (_, token) = rig.enrol("a").await;
-    for path in ["/v1/agents", "/v1/approvals", "/v1/decisions", "/v1/receipts", "/v1/credentials", "/metrics", "/ready"] {
+    for path in
+        ["/v1/agents", "/v1/approvals", "/v1/decisions", "/v1/receipts", "/v1/credentials", "/metrics", "/ready"]
+    {
         for token in [&token, &rig.admin] {
             rig.call(To::Agents, Method::GET, path, token, None).await.is_problem(404, "no_such_path");
         }
@@ -94,7 +96,9 @@ async fn one_token_from_one_place() {
     assert_eq!(get(vec![(own, a.clone())]).await.status, 200);
     assert_eq!(get(vec![(own, a.clone()), (auth, format!("Bearer {a}"))]).await.status, 200);
     get(vec![(own, a.clone()), (auth, format!("Bearer {b}"))]).await.is_problem(400, "conflicting_credentials");
-    get(vec![(auth, format!("Bearer {a}")), (auth, format!("Bearer {a}"))]).await.is_problem(400, "conflicting_credentials");
+    get(vec![(auth, format!("Bearer {a}")), (auth, format!("Bearer {a}"))])
+        .await
+        .is_problem(400, "conflicting_credentials");
     get(vec![(own, a.clone()), (own, a.clone())]).await.is_problem(400, "conflicting_credentials");
     get(vec![(auth, format!("Basic {a}"))]).await.is_problem(401, "unknown_token");
     get(vec![(auth, "Bearer".into())]).await.is_problem(401, "unknown_token");

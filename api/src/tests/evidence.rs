@@ -24,7 +24,10 @@ async fn decisions_are_listed_newest_first_by_filter_and_page() {
     assert!(seqs.is_sorted_by(|x, y| x > y));
     assert_eq!(all.body["projected_through"], rig.broker.log.head().next_seq);
     assert_eq!(list(&format!("?agent_id={a}")).await.body["decisions"].as_array().unwrap().len(), 4);
-    assert_eq!(list("?decision=require_approval&action=desk.deploy").await.body["decisions"].as_array().unwrap().len(), 1);
+    assert_eq!(
+        list("?decision=require_approval&action=desk.deploy").await.body["decisions"].as_array().unwrap().len(),
+        1
+    );
     let page = list("?limit=2").await;
     assert_eq!(page.body["next"], seqs[1]);
     let next = list(&format!("?limit=2&before_seq={}", page.body["next"])).await;
@@ -120,7 +123,8 @@ async fn an_agent_may_wonder_about_its_own_receipts_only() {
 async fn the_catalog_is_searched_by_words() {
     let rig = Rig::new().await;
     let (_, token) = rig.enrol("a").await;
-    let find = async |query: &str| rig.call(To::Agents, Method::GET, &format!("/v1/actions?{query}"), &token, None).await;
+    let find =
+        async |query: &str| rig.call(To::Agents, Method::GET, &format!("/v1/actions?{query}"), &token, None).await;
     let exact = find("q=github.merge_pull_request").await;
     assert_eq!(exact.body["actions"][0]["name"], "github.merge_pull_request");
     assert_eq!(exact.body["actions"][0]["mutates_state"], true);

@@ -86,7 +86,12 @@ impl Rig {
         let disk = Arc::new(disk::FullDisk::default());
         let options = LogOptions { preallocate: 1 << 20, ..LogOptions::new(folder.path().join("receipts"), "n1") };
         let (log, _) = ReceiptLog::open(options, clock.clone(), disk.clone()).unwrap();
-        let vault = EmbeddedVault::open(&folder.path().join("vault"), &MasterKey::from_env(&aegis_action::sha256(b"master").to_hex()).unwrap(), clock.clone()).unwrap();
+        let vault = EmbeddedVault::open(
+            &folder.path().join("vault"),
+            &MasterKey::from_env(&aegis_action::sha256(b"master").to_hex()).unwrap(),
+            clock.clone(),
+        )
+        .unwrap();
         let root = vault.root_key();
         let parts = Parts {
             env,
@@ -201,7 +206,11 @@ impl Answer {
     }
 
     pub(crate) fn str(&self, pointer: &str) -> String {
-        self.body.pointer(pointer).and_then(Value::as_str).unwrap_or_else(|| panic!("no {pointer} in {}", self.text)).to_owned()
+        self.body
+            .pointer(pointer)
+            .and_then(Value::as_str)
+            .unwrap_or_else(|| panic!("no {pointer} in {}", self.text))
+            .to_owned()
     }
 
     /// Asserts a problem of this status and code.

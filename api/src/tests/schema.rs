@@ -15,7 +15,10 @@ fn the_committed_document_is_the_one_that_is_served() {
         fs::write(&path, &served).unwrap();
     }
     let committed = fs::read_to_string(&path).unwrap_or_default();
-    assert!(committed == served, "docs/openapi.json is out of date: run the tests with UPDATE_GOLDEN=1 and look at the diff");
+    assert!(
+        committed == served,
+        "docs/openapi.json is out of date: run the tests with UPDATE_GOLDEN=1 and look at the diff"
+    );
 }
 
 #[test]
@@ -61,7 +64,8 @@ fn operation(method: &Method, path: &str) -> Option<&'static Value> {
         let (a, b): (Vec<_>, Vec<_>) = (template.split('/').collect(), path.split('/').collect());
         a.len() == b.len() && a.iter().zip(b).all(|(t, p)| *t == p || t.starts_with('{'))
     };
-    let mut found: Vec<_> = DOC["paths"].as_object()?.iter().filter(|(t, item)| fits(t) && item.get(&method).is_some()).collect();
+    let mut found: Vec<_> =
+        DOC["paths"].as_object()?.iter().filter(|(t, item)| fits(t) && item.get(&method).is_some()).collect();
     // The template with fewer slots is the one that routers choose.
     found.sort_by_key(|(template, _)| template.matches('{').count());
     found.first().map(|(_, item)| &item[&method])

@@ -133,8 +133,7 @@ fn nearest(catalog: &[Arc<Entry>], typed: &str, count: usize) -> Vec<Arc<Entry>>
         // Shared trigrams by all trigrams, in thousandths: integers sort totally.
         shared * 2000 / (own.len() + typed.len()).max(1)
     };
-    let mut scored: Vec<(usize, String, Arc<Entry>)> =
-        catalog.iter().map(|e| (score(e), name(e), e.clone())).collect();
+    let mut scored: Vec<(usize, String, Arc<Entry>)> = catalog.iter().map(|e| (score(e), name(e), e.clone())).collect();
     scored.sort_by(|a, b| b.0.cmp(&a.0).then_with(|| a.1.cmp(&b.1)));
     scored.into_iter().take(count).map(|(.., entry)| entry).collect()
 }

@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "\
 Examples:
-  aegis agent add review-bot --team payments --owner ana@example.com
+  aegis agent add review-bot --team payments --email ana@example.com
   aegis agent add ci --ttl 8h --cidr 10.1.0.0/16
   aegis agent freeze review-bot      nothing goes through until it is unfrozen
   aegis agent revoke review-bot      for good")]
@@ -61,7 +61,11 @@ pub enum Command {
 #[derive(Debug, clap::Args)]
 pub struct Add {
     /// Your own name for it, unique
-    key: String,
+    #[arg(required_unless_present = "named_key")]
+    key: Option<String>,
+    /// The same, for scripts that name everything
+    #[arg(long = "key", id = "named_key", value_name = "KEY", conflicts_with = "key", hide = true)]
+    named_key: Option<String>,
     /// For people [default: the key]
     #[arg(long)]
     name: Option<String>,
@@ -69,8 +73,8 @@ pub struct Add {
     #[arg(long, default_value = "default")]
     team: String,
     /// Person that answers for it
-    #[arg(long, default_value = "owner@localhost", value_name = "EMAIL")]
-    owner: String,
+    #[arg(long, alias = "owner", default_value = "owner@localhost")]
+    email: String,
     /// Where it works
     #[arg(long, default_value = "development")]
     environment: String,
@@ -119,10 +123,12 @@ impl Add {
     fn body(&self) -> Value {
         let mut body = Map::new();
         let mut put = |key: &str, value: Value| body.insert(key.to_owned(), value);
-        put("agent_key", json!(self.key));
-        put("name", json!(self.name.as_ref().unwrap_or(&self.key)));
+        // The command line has exactly one of them.
+        let key = self.key.as_ref().or(self.named_key.as_ref());
+        put("agent_key", json!(key));
+        put("name", json!(self.name.as_ref().or(key)));
         put("owner_team", json!(self.team));
-        put("owner_email", json!(self.owner));
+        put("owner_email", json!(self.email));
         put("environment", json!(self.environment));
         put("risk_tier", json!(self.risk));
         put("ttl_seconds", json!(self.ttl));
@@ -164,9 +170,9 @@ async fn id_of(client: &Client, agent: &str) -> Result<String, CliError> {
     }
     let agents = all(client, "/v1/agents", "agents").await?;
     let found = items(&agents, "agents").iter().find(|a| text(a, "agent_key") == agent);
-    found.map(|a| text(a, "agent_id")).ok_or_else(|| {
-        CliError::failed(format!("there is no agent `{agent}`; `aegis agent list` shows all of them"))
-    })
+    found
+        .map(|a| text(a, "agent_id"))
+        .ok_or_else(|| CliError::failed(format!("there is no agent `{agent}`; `aegis agent list` shows all of them")))
 }
 
 fn issued(answer: &Value) -> String {
@@ -182,7 +188,10 @@ fn issued(answer: &Value) -> String {
 fn table(answer: &Value) -> String {
     let mut table = Table::new(&["key", "id", "state", "team", "environment", "risk", "created"]).coloured("state");
     for agent in items(answer, "agents") {
-        table.row(["agent_key", "agent_id", "state", "owner_team", "environment", "risk_tier", "created_at"].map(|k| text(agent, k)));
+        table.row(
+            ["agent_key", "agent_id", "state", "owner_team", "environment", "risk_tier", "created_at"]
+                .map(|k| text(agent, k)),
+        );
     }
     table.render("no agents yet; `aegis agent add NAME` enrols one")
 }

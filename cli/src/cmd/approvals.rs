@@ -90,17 +90,36 @@ async fn settle(context: &Context, who: &As, approval: &str, verb: &str) -> Resu
 }
 
 fn table(answer: &Value) -> String {
-    let mut table = Table::new(&["id", "status", "action", "resource", "agent", "groups", "expires"]).coloured("status");
+    let mut table =
+        Table::new(&["id", "status", "action", "resource", "agent", "groups", "expires"]).coloured("status");
     for approval in items(answer, "approvals") {
         table.row(
-            ["approval_id", "status", "action", "resource", "agent_id", "groups", "expires_at"].map(|k| text(approval, k)),
+            ["approval_id", "status", "action", "resource", "agent_id", "groups", "expires_at"]
+                .map(|k| text(approval, k)),
         );
     }
     table.render("nothing waits for approval")
 }
 
 fn shown(answer: &Value) -> String {
-    let keys = ["approval_id", "status", "action", "resource", "risk", "agent_id", "route", "source_trust", "groups", "quorum", "policies", "version", "created_at", "expires_at", "settled_by", "action_hash"];
+    let keys = [
+        "approval_id",
+        "status",
+        "action",
+        "resource",
+        "risk",
+        "agent_id",
+        "route",
+        "source_trust",
+        "groups",
+        "quorum",
+        "policies",
+        "version",
+        "created_at",
+        "expires_at",
+        "settled_by",
+        "action_hash",
+    ];
     let mut out = fields(keys.map(|key| (key, text(answer, key))));
     if let Some(payload) = answer.get("payload").filter(|p| !p.is_null()) {
         out.push_str(&format!("\n{}\n", crate::output::printable(&format!("{payload:#}"))));

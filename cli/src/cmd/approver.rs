@@ -51,13 +51,16 @@ pub async fn run(command: Command, context: &Context) -> Result<ExitCode, CliErr
             context.out.show(&answer, || issued(&answer))?;
         }
         Command::List => {
-            let answer = context.with_client(&As::Admin, async |client| all(client, "/v1/approvers", "approvers").await).await?;
+            let answer =
+                context.with_client(&As::Admin, async |client| all(client, "/v1/approvers", "approvers").await).await?;
             context.out.show(&answer, || table(&answer))?;
         }
         Command::Revoke { person } => {
             let path = format!("/v1/approvers/{}/revoke", segment(&person));
             context.call(&As::Admin, "POST", &path, None).await?;
-            context.out.show(&json!({"person_id": person, "revoked": true}), || format!("approver `{person}` is revoked"))?;
+            context
+                .out
+                .show(&json!({"person_id": person, "revoked": true}), || format!("approver `{person}` is revoked"))?;
         }
     }
     Ok(ExitCode::SUCCESS)

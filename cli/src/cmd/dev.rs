@@ -66,7 +66,8 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
 
 /// Writes what is missing in the folder; the configuration file.
 fn prepare(folder: &Path) -> Result<PathBuf, CliError> {
-    let failed = |doing: &str, e: std::io::Error| CliError::failed(format!("cannot {doing} `{}`: {e}", folder.display()));
+    let failed =
+        |doing: &str, e: std::io::Error| CliError::failed(format!("cannot {doing} `{}`: {e}", folder.display()));
     state::make_private_folder(folder).map_err(|e| failed("make", e))?;
     let routes = folder.join("routes.toml");
     if !routes.exists() {
@@ -87,12 +88,16 @@ fn prepare(folder: &Path) -> Result<PathBuf, CliError> {
 /// What to type next, for somebody who sees this for the first time.
 fn next_commands(file: &Path, listen: SocketAddr) -> String {
     // The folder's own name is found without being told.
-    let config = if file == Path::new(".aegis/aegis.toml") { String::new() } else { format!(" --config {}", file.display()) };
+    let config =
+        if file == Path::new(".aegis/aegis.toml") { String::new() } else { format!(" --config {}", file.display()) };
     let mut text = format!("\n{}\n", paint(BOLD, "Next, in another terminal:"));
     for (command, why) in [
         (format!("aegis credential add github{config}"), "store your GitHub token; it is asked for, not shown"),
         (format!("aegis agent add my-agent{config}"), "enrol an agent; prints its token once"),
-        (format!("curl -H \"Authorization: Bearer $AGENT_TOKEN\" http://{listen}/github/user"), "call GitHub as that agent"),
+        (
+            format!("curl -H \"Authorization: Bearer $AGENT_TOKEN\" http://{listen}/github/user"),
+            "call GitHub as that agent",
+        ),
     ] {
         text.push_str(&format!("  {}\n  {command}\n\n", paint(DIM, &format!("# {why}"))));
     }

@@ -113,12 +113,13 @@ async fn export(what: &str, output: Option<&Path>, context: &Context) -> Result<
             context.call(&As::Admin, "GET", &format!("/v1/receipts/{}/bundle", segment(what)), None).await?
         }
         (None, Some((from, to))) => {
-            let bundle =
-                context.with_client(&As::Admin, async |client| leaves(client, from, to).await).await?;
+            let bundle = context.with_client(&As::Admin, async |client| leaves(client, from, to).await).await?;
             serde_json::to_value(bundle).map_err(|e| CliError::failed(e.to_string()))?
         }
         (None, None) => {
-            return Err(CliError::usage(format!("`{what}` is neither a receipt such as `rcp_n1_42` nor a range such as `0..100`")));
+            return Err(CliError::usage(format!(
+                "`{what}` is neither a receipt such as `rcp_n1_42` nor a range such as `0..100`"
+            )));
         }
     };
     let mut text = bundle.to_string();

@@ -75,7 +75,9 @@ fn table(config: &RouteConfig) -> String {
     let mut table = Table::new(&["route", "upstream", "credential", "trust", "also by"]);
     for route in &config.routes {
         let credential = match &route.credential {
-            Some(name) => config.credentials.get(name).map_or_else(|| name.clone(), |c| format!("{name} ({})", c.vault)),
+            Some(name) => {
+                config.credentials.get(name).map_or_else(|| name.clone(), |c| format!("{name} ({})", c.vault))
+            }
             None => "none".into(),
         };
         let mut also = route.hosts.clone();

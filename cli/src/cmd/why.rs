@@ -58,7 +58,10 @@ fn explained(why: &Value) -> String {
             format!("{} {}: {}  {place}", text(p, "effect"), text(p, "id"), text(p, "description"))
         });
         out.push_str(&section("Policies", policies));
-        out.push_str(&section("What would have to be true", items(explanation, "would_have_to_be_true").iter().map(plain)));
+        out.push_str(&section(
+            "What would have to be true",
+            items(explanation, "would_have_to_be_true").iter().map(plain),
+        ));
     }
     if why.get("same_snapshot") == Some(&Value::Bool(false)) {
         out.push_str("\nThe policies have changed since; the explanation is by those in force now.\n");

@@ -1,13 +1,6 @@
 //! From a state folder to a broker.
 
-use std::{
-    collections::BTreeMap,
-    io,
-    os::unix::fs::DirBuilderExt as _,
-    path::Path,
-    sync::Arc,
-    time::Duration,
-};
+use std::{collections::BTreeMap, io, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc, time::Duration};
 
 use aegis_action::Clock;
 use aegis_broker::{
@@ -16,8 +9,8 @@ use aegis_broker::{
     decision_log::DecisionLog,
     env::Env,
     metrics::Metrics,
-    secret::Secret,
     sealer,
+    secret::Secret,
     snapshot::{Grammars, Sources},
     store::PersonRole,
     token::TokenHasher,
@@ -168,7 +161,10 @@ impl sealer::Sealer for PayloadSealer {
 async fn embedded_vault(config: &Config, clock: Arc<dyn Clock>) -> Result<EmbeddedVault, CliError> {
     let master = master_key(&config.master)?;
     let path = config.in_state(VAULT);
-    tokio::task::spawn_blocking(move || EmbeddedVault::open(&path, &master, clock)).await.map_err(failed)?.map_err(failed)
+    tokio::task::spawn_blocking(move || EmbeddedVault::open(&path, &master, clock))
+        .await
+        .map_err(failed)?
+        .map_err(failed)
 }
 
 fn master_key(source: &MasterSource) -> Result<MasterKey, CliError> {
@@ -213,7 +209,11 @@ async fn receipt_log(config: &Config, clock: Arc<dyn Clock>) -> Result<Arc<Recei
     Ok(log)
 }
 
-fn vaults(config: &Config, embedded: EmbeddedVault, env: &Env) -> Result<BTreeMap<&'static str, Arc<dyn Vault>>, CliError> {
+fn vaults(
+    config: &Config,
+    embedded: EmbeddedVault,
+    env: &Env,
+) -> Result<BTreeMap<&'static str, Arc<dyn Vault>>, CliError> {
     let base = config.file.parent().map(Path::to_owned).unwrap_or_default();
     let options = FileOptions { base, danger_world_readable: false };
     let file = FileVault::new(options, env.clock.clone(), &OsEntropy).map_err(failed)?;

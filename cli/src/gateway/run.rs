@@ -46,7 +46,8 @@ pub async fn serve(gateway: Gateway, config: &Config) -> Result<Running, CliErro
     let (stop, stopping) = watch::channel(false);
     let broker = gateway.broker.clone();
     let listener = TcpListener::bind(config.admin_listen).await;
-    let listener = listener.map_err(|e| CliError::failed(format!("cannot listen on `{}`: {e}", config.admin_listen)))?;
+    let listener =
+        listener.map_err(|e| CliError::failed(format!("cannot listen on `{}`: {e}", config.admin_listen)))?;
     let admin = listener.local_addr().map_err(|e| CliError::failed(e.to_string()))?;
     gateway.dialer.own(admin);
     let options =

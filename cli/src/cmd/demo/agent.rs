@@ -35,7 +35,13 @@ impl Answer {
 }
 
 /// One request on a connection of its own.
-pub async fn call(at: SocketAddr, token: &str, method: &str, path: &str, body: Option<Value>) -> Result<Answer, CliError> {
+pub async fn call(
+    at: SocketAddr,
+    token: &str,
+    method: &str,
+    path: &str,
+    body: Option<Value>,
+) -> Result<Answer, CliError> {
     let body = body.map(|b| b.to_string()).unwrap_or_default();
     let mut request = format!(
         "{method} {path} HTTP/1.1\r\nHost: {at}\r\nAuthorization: Bearer {token}\r\n\

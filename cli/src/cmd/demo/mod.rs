@@ -46,7 +46,11 @@ impl Narrator {
         }
         let (style, mark) = if step.ok { (GOOD, "ok  ") } else { (BAD, "FAIL") };
         let title = format!("{:<WIDTH$}", step.title);
-        anstream::println!("  {}  {title}  {}", paint(style, mark), paint(DIM, &crate::output::printable(&step.detail)));
+        anstream::println!(
+            "  {}  {title}  {}",
+            paint(style, mark),
+            paint(DIM, &crate::output::printable(&step.detail))
+        );
     }
 }
 

@@ -145,15 +145,23 @@ impl Seen {
 /// What GitHub would say, as far as the tour asks.
 fn answer(line: &str) -> (u16, Value) {
     match line {
-        "GET /repos/octo/hello" => (200, json!({
-            "id": 1, "name": "hello", "full_name": "octo/hello", "private": true, "default_branch": "main",
-            "owner": {"login": "octo", "id": 1, "type": "User"},
-        })),
-        "POST /repos/octo/hello/issues" => (201, json!({"id": 11, "number": 8, "state": "open", "title": "Flaky test in CI"})),
-        "GET /repos/octo/hello/pulls/7" => (200, json!({
-            "id": 7, "number": 7, "state": "open", "draft": false, "title": "Speed up CI", "user": {"login": "octo"},
-            "head": {"ref": "faster", "sha": HEAD}, "base": {"ref": "main", "sha": BASE},
-        })),
+        "GET /repos/octo/hello" => (
+            200,
+            json!({
+                "id": 1, "name": "hello", "full_name": "octo/hello", "private": true, "default_branch": "main",
+                "owner": {"login": "octo", "id": 1, "type": "User"},
+            }),
+        ),
+        "POST /repos/octo/hello/issues" => {
+            (201, json!({"id": 11, "number": 8, "state": "open", "title": "Flaky test in CI"}))
+        }
+        "GET /repos/octo/hello/pulls/7" => (
+            200,
+            json!({
+                "id": 7, "number": 7, "state": "open", "draft": false, "title": "Speed up CI", "user": {"login": "octo"},
+                "head": {"ref": "faster", "sha": HEAD}, "base": {"ref": "main", "sha": BASE},
+            }),
+        ),
         "GET /repos/octo/hello/branches/main" => {
             (200, json!({"name": "main", "protected": true, "commit": {"sha": BASE}}))
         }

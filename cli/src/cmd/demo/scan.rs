@@ -14,8 +14,13 @@ use crate::error::CliError;
 pub fn forms(secret: &[u8]) -> Vec<Vec<u8>> {
     let hexed = hex::encode(secret);
     let percent: String = secret.iter().map(|b| format!("%{b:02X}")).collect();
-    let mut forms =
-        vec![secret.to_vec(), hexed.clone().into_bytes(), hexed.to_uppercase().into_bytes(), percent.to_lowercase().into_bytes(), percent.into_bytes()];
+    let mut forms = vec![
+        secret.to_vec(),
+        hexed.clone().into_bytes(),
+        hexed.to_uppercase().into_bytes(),
+        percent.to_lowercase().into_bytes(),
+        percent.into_bytes(),
+    ];
     for before in 0..3 {
         let mut shifted = vec![0; before];
         shifted.extend_from_slice(secret);
@@ -74,7 +79,12 @@ mod tests {
             for after in ["", "y", "!!"] {
                 let text = [before.as_bytes(), secret, after.as_bytes()].concat();
                 let base64 = STANDARD_NO_PAD.encode(&text);
-                for shown in [text.clone(), base64.into_bytes(), hex::encode(&text).into_bytes(), hex::encode_upper(&text).into_bytes()] {
+                for shown in [
+                    text.clone(),
+                    base64.into_bytes(),
+                    hex::encode(&text).into_bytes(),
+                    hex::encode_upper(&text).into_bytes(),
+                ] {
                     assert!(finds(&forms, &shown), "{before:?} {after:?} {}", String::from_utf8_lossy(&shown));
                 }
             }

@@ -63,14 +63,19 @@ impl Teller {
 }
 
 async fn play(scene: &mut Scene, teller: &mut Teller) -> Result<(), CliError> {
-    teller.claim("the real credential goes into the vault", scene.store_credential().await?, "by `aegis credential add`, encrypted at rest");
+    teller.claim(
+        "the real credential goes into the vault",
+        scene.store_credential().await?,
+        "by `aegis credential add`, encrypted at rest",
+    );
     let agent_id = scene.enrol().await?;
     teller.claim("the agent gets a token of its own instead", !agent_id.is_empty(), agent_id.clone());
 
     teller.narrator.heading("What the agent may do goes through");
     let read = scene.call("GET", REPO, None).await?;
     let seen = scene.origin.last();
-    let carried = seen.as_ref().is_some_and(|r| r.authorization.as_deref() == Some(scene.expected_authorization().as_str()));
+    let carried =
+        seen.as_ref().is_some_and(|r| r.authorization.as_deref() == Some(scene.expected_authorization().as_str()));
     teller.claim("it reads a repository", read.status == 200 && read.is("aegis-decision", "allow"), told(&read));
     teller.claim("the origin saw the real credential", carried, "and would have answered 401 to anything else");
     let issue = scene.call("POST", &format!("{REPO}/issues"), Some(json!({"title": "Flaky test in CI"}))).await?;
@@ -104,12 +109,20 @@ async fn merge(scene: &mut Scene, teller: &mut Teller) -> Result<(), CliError> {
     let approval = asked.header("aegis-approval").unwrap_or_default().to_owned();
     let waits = asked.status == 403 && asked.is("aegis-decision", "require_approval") && !approval.is_empty();
     teller.claim("it merges into a protected branch: a person has to agree", waits, told(&asked));
-    teller.claim("nothing is merged yet", scene.origin.merges() == 0, "the gateway only looked whether the branch is protected");
+    teller.claim(
+        "nothing is merged yet",
+        scene.origin.merges() == 0,
+        "the gateway only looked whether the branch is protected",
+    );
     let own = scene.own_approval(&approval).await?;
     teller.claim("the agent cannot approve its own request", own == 401 || own == 403, format!("answered {own}"));
     let settled = scene.approve(&approval).await?;
     let approved = settled.get("status") == Some(&Value::from("approved"));
-    teller.claim("an approver agrees to exactly this merge", approved, format!("{approval}, by `aegis approvals approve`"));
+    teller.claim(
+        "an approver agrees to exactly this merge",
+        approved,
+        format!("{approval}, by `aegis approvals approve`"),
+    );
     let done = scene.call("PUT", &path, body()).await?;
     teller.claim("the same request now goes through", done.status == 200 && scene.origin.merges() == 1, told(&done));
     let again = scene.call("PUT", &path, body()).await?;
@@ -122,13 +135,21 @@ async fn merge(scene: &mut Scene, teller: &mut Teller) -> Result<(), CliError> {
 fn evidence(stage: Stage, teller: &mut Teller) -> Result<(), CliError> {
     teller.narrator.heading("The proof");
     let strangers = stage.origin.unauthorised();
-    teller.claim("every request at the origin carried the real credential", strangers == 0, format!("{} requests", stage.origin.count()));
+    teller.claim(
+        "every request at the origin carried the real credential",
+        strangers == 0,
+        format!("{} requests", stage.origin.count()),
+    );
     let token_there = stage.origin.mentions(stage.agent_token.expose());
     teller.claim("and none the agent's token", !token_there, "it ends at the gateway");
     let forms = scan::forms(stage.credential.expose());
     let in_transcript = scan::finds(&forms, &stage.transcript);
     let bytes = stage.transcript.len();
-    teller.claim("the agent never saw the real credential", !in_transcript, format!("{bytes} bytes of answers, raw, base64, hex and URL form"));
+    teller.claim(
+        "the agent never saw the real credential",
+        !in_transcript,
+        format!("{bytes} bytes of answers, raw, base64, hex and URL form"),
+    );
     let (files, found) = scan::folder(&forms, stage.folder.path())?;
     let detail = found.first().cloned().unwrap_or_else(|| format!("{files} files: database, receipts, vault, keys"));
     teller.claim("nor is it readable in any file of the gateway", files > 3 && found.is_empty(), detail);

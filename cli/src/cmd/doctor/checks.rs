@@ -39,7 +39,11 @@ pub async fn all(context: &Context, offline: bool) -> Vec<Finding> {
     found.push(clock());
     if !config.state.exists() {
         let detail = format!("`{}` does not exist yet", config.state.display());
-        found.push(Finding::warn("state folder", detail, "nothing to do: the first start makes it, with keys and an admin token"));
+        found.push(Finding::warn(
+            "state folder",
+            detail,
+            "nothing to do: the first start makes it, with keys and an admin token",
+        ));
     } else {
         found.push(private("state folder", &config.state, "700"));
         found.push(space(&config.state));
@@ -98,7 +102,9 @@ fn clock() -> Finding {
     let now = SystemTime::now().duration_since(UNIX_EPOCH).unwrap_or_default().as_secs();
     match jiff::Timestamp::from_second(i64::try_from(now).unwrap_or_default()) {
         Ok(now) if now.as_second() > EARLIEST => Finding::ok("clock", now.to_string()),
-        _ => Finding::fail("clock", "it stands before this version was made", "set the clock, e.g. with an NTP service"),
+        _ => {
+            Finding::fail("clock", "it stands before this version was made", "set the clock, e.g. with an NTP service")
+        }
     }
 }
 
@@ -121,8 +127,12 @@ fn space(state: &Path) -> Finding {
     let free = disk.f_bavail.saturating_mul(disk.f_frsize) >> 20;
     let detail = format!("{free} MiB free");
     match free {
-        0..64 => Finding::fail("disk space", detail, "free some; without room for receipts every request is answered 503"),
-        64..1024 => Finding::warn("disk space", detail, "free some before it is full: then every request is answered 503"),
+        0..64 => {
+            Finding::fail("disk space", detail, "free some; without room for receipts every request is answered 503")
+        }
+        64..1024 => {
+            Finding::warn("disk space", detail, "free some before it is full: then every request is answered 503")
+        }
         _ => Finding::ok("disk space", detail),
     }
 }
@@ -130,7 +140,11 @@ fn space(state: &Path) -> Finding {
 fn master_key(config: &Config) -> Finding {
     let variable = |name: &str| match std::env::var_os(name) {
         Some(value) if !value.is_empty() => Finding::ok("master key", format!("in the variable `{name}`")),
-        _ => Finding::fail("master key", format!("the variable `{name}` is not set here"), "set it as it is set for the gateway"),
+        _ => Finding::fail(
+            "master key",
+            format!("the variable `{name}` is not set here"),
+            "set it as it is set for the gateway",
+        ),
     };
     match &config.master {
         MasterSource::File(path) if path.exists() => private("master key", path, "600"),
@@ -180,7 +194,11 @@ fn process(config: &Config, snapshot: Option<&Snapshot>) -> Vec<Finding> {
             Ok(None) => {
                 return vec![match state::admin_address(&config.state) {
                     Some(at) => Finding::ok("gateway", format!("runs, admin API at {at}")),
-                    None => Finding::warn("gateway", "something holds the state folder and serves nothing", "wait, or stop that process"),
+                    None => Finding::warn(
+                        "gateway",
+                        "something holds the state folder and serves nothing",
+                        "wait, or stop that process",
+                    ),
                 }];
             }
             Err(error) => return vec![unusable("gateway", &error)],
@@ -230,7 +248,7 @@ fn from_the_future(report: &Report) -> Option<Finding> {
 
 /// What only the gateway knows: credentials and people.
 async fn installed(context: &Context, snapshot: Option<&Snapshot>, found: &mut Vec<Finding>) {
-    let asked = context.with_client(&As::Admin, async |client| {
+    let asked = context.with_client(&As::AdminAnyway, async |client| {
         let credentials = client.call("GET", "/v1/credentials", None).await?;
         let approvers = crate::cmd::all(client, "/v1/approvers", "approvers").await?;
         let agents = crate::cmd::all(client, "/v1/agents", "agents").await?;
@@ -261,14 +279,22 @@ fn held(credential: &Value) -> Finding {
     let routes = text(credential, "routes");
     if text(credential, "stored") == "true" {
         return match routes.as_str() {
-            "" => Finding::warn("credential", format!("`{name}` is used by no route"), format!("aegis credential remove {name}")),
+            "" => Finding::warn(
+                "credential",
+                format!("`{name}` is used by no route"),
+                format!("aegis credential remove {name}"),
+            ),
             routes => Finding::ok("credential", format!("`{name}` for {routes}")),
         };
     }
     let detail = format!("`{name}` has no value in vault `{vault}`: {}", text(credential, "problem"));
     match vault.as_str() {
         "embedded" => Finding::fail("credential", detail, format!("aegis credential add {name}")),
-        _ => Finding::fail("credential", detail, format!("put it where vault `{vault}` looks: key `{}`", text(credential, "key"))),
+        _ => Finding::fail(
+            "credential",
+            detail,
+            format!("put it where vault `{vault}` looks: key `{}`", text(credential, "key")),
+        ),
     }
 }
 
@@ -310,7 +336,11 @@ async fn resolves(route: &str, host: &str, port: u16) -> Finding {
     let found = timeout(RESOLVE, lookup_host((host, port))).await;
     match found.ok().and_then(Result::ok).and_then(|mut addresses| addresses.next()) {
         Some(_) => Finding::ok("upstream", format!("`{host}` resolves (route `{route}`)")),
-        None => Finding::fail("upstream", format!("`{host}` cannot be resolved (route `{route}`)"), "check the name and this machine's DNS"),
+        None => Finding::fail(
+            "upstream",
+            format!("`{host}` cannot be resolved (route `{route}`)"),
+            "check the name and this machine's DNS",
+        ),
     }
 }
 
