@@ -101,7 +101,7 @@ pub(crate) async fn consume(
 }
 
 /// A new token for the agent itself. It can shorten a token's life and never lengthen it.
-#[utoipa::path(post, path = "/v1/agents/self/rotate", tag = "agent", request_body = RotateSelf,
+#[utoipa::path(post, path = "/v1/agents/self/rotate", tag = "agent", request_body = Option<RotateSelf>,
     responses((status = 200, body = IssuedToken)), security(("agent" = [])))]
 pub(crate) async fn rotate_self(
     State(broker): State<Arc<Broker>>,

@@ -11,7 +11,8 @@ use crate::{
     error::ApiError,
 };
 
-/// Entries in which all words occur: exact names first, then names that hold a word, then the rest, each in catalog order.
+/// Entries in which all words occur: exact names first, then names that hold all words, then the
+/// rest, each in catalog order.
 pub(crate) fn search(broker: &Broker, query: Option<&str>, asked: Option<u32>) -> Result<Actions, ApiError> {
     let max = limit(asked, 50, 500)? as usize;
     let words: Vec<String> = query.unwrap_or_default().split_whitespace().take(16).map(str::to_lowercase).collect();

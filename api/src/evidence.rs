@@ -60,7 +60,8 @@ pub(crate) async fn receipts(
 }
 
 /// One leaf, with its exact bytes.
-#[utoipa::path(get, path = "/v1/receipts/{id}", tag = "evidence", params(("id" = String, Path, description = "`receipt_id`")),
+#[utoipa::path(get, path = "/v1/receipts/{id}", tag = "evidence",
+    params(("id" = String, Path, description = "`receipt_id`")),
     responses((status = 200, body = RecordedLeaf)), security(("admin" = [])))]
 pub(crate) async fn receipt(
     State(broker): State<Arc<Broker>>,
@@ -77,7 +78,8 @@ pub(crate) async fn receipt(
 }
 
 /// A receipt with the leaves of its decision and what opens their commitments, to be verified offline.
-#[utoipa::path(get, path = "/v1/receipts/{id}/bundle", tag = "evidence", params(("id" = String, Path, description = "`receipt_id`")),
+#[utoipa::path(get, path = "/v1/receipts/{id}/bundle", tag = "evidence",
+    params(("id" = String, Path, description = "`receipt_id`")),
     responses((status = 200, body = Bundle)), security(("admin" = [])))]
 pub(crate) async fn bundle(State(broker): State<Arc<Broker>>, _: Admin, Id(id): Id) -> Result<Json<Bundle>, Failure> {
     let bundle = broker.bundle(&id).await.map_err(unreadable)?.ok_or(ApiError::NotFound("receipt"))?;
@@ -88,7 +90,8 @@ pub(crate) async fn bundle(State(broker): State<Arc<Broker>>, _: Admin, Id(id): 
 
 /// Explains a receipt: the action as mapped, the policies that decided, what would have to be true, whom to ask.
 /// An agent may ask about its own.
-#[utoipa::path(get, path = "/v1/why/{receipt}", tag = "evidence", params(("receipt" = String, Path, description = "`receipt_id`")),
+#[utoipa::path(get, path = "/v1/why/{receipt}", tag = "evidence",
+    params(("receipt" = String, Path, description = "`receipt_id`")),
     responses((status = 200, body = Why)), security(("agent" = []), ("admin" = []), ("approver" = [])))]
 pub(crate) async fn why(State(broker): State<Arc<Broker>>, _: Person, Id(receipt): Id) -> Result<Json<Why>, Failure> {
     explain::why(&broker, &receipt, None).await

@@ -125,7 +125,7 @@ pub(crate) struct Register {
     /// Shapes of credential to issue; only `bearer`.
     #[serde(default)]
     pub credential_shapes: Option<Vec<String>>,
-    /// Life of the token in seconds, 60 to 2,592,000; 86,400 where not given.
+    /// Life of the token in seconds, 1 to 2,592,000; 86,400 where not given.
     #[serde(default)]
     pub ttl_seconds: Option<i64>,
     #[serde(default)]
@@ -136,15 +136,22 @@ pub(crate) struct Register {
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct Bind {
-    /// CIDR blocks.
     #[serde(default)]
-    pub cidr: Option<Vec<String>>,
+    pub cidr: Option<Blocks>,
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub mtls: Option<Value>,
     #[serde(default)]
     #[schema(value_type = Option<Object>)]
     pub dpop: Option<Value>,
+}
+
+/// CIDR blocks, or a single one.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(untagged, expecting = "expected a CIDR block or a list of them")]
+pub(crate) enum Blocks {
+    One(String),
+    Many(Vec<String>),
 }
 
 /// A new token for an agent.
@@ -163,7 +170,7 @@ pub(crate) struct Rotate {
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]
 pub(crate) struct RotateSelf {
-    /// At least 60, at most the whole life of the present token, which it is where not given.
+    /// At least 1, at most the whole life of the present token, which it is where not given.
     #[serde(default)]
     pub ttl_seconds: Option<i64>,
 }
@@ -175,7 +182,7 @@ pub(crate) struct AddApprover {
     pub name: String,
     /// At least one.
     pub groups: Vec<String>,
-    /// Life of the token in seconds, at least 60; endless where not given.
+    /// Life of the token in seconds, at least 1; endless where not given.
     #[serde(default)]
     pub ttl_seconds: Option<i64>,
 }
@@ -294,7 +301,16 @@ impl From<Register> for Enrolment {
             model_name: r.model_name,
             credential_shapes: r.credential_shapes,
             ttl_seconds: r.ttl_seconds,
-            bind: r.bind.map(|b| Binding { cidr: b.cidr, mtls: b.mtls, dpop: b.dpop }),
+            bind: r.bind.map(|b| Binding { cidr: b.cidr.map(Vec::from), mtls: b.mtls, dpop: b.dpop }),
+        }
+    }
+}
+
+impl From<Blocks> for Vec<String> {
+    fn from(blocks: Blocks) -> Self {
+        match blocks {
+            Blocks::One(block) => vec![block],
+            Blocks::Many(blocks) => blocks,
         }
     }
 }

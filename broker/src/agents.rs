@@ -44,7 +44,7 @@ pub struct Enrolment {
     /// Shapes of credential to issue; only `bearer` so far.
     #[serde(default)]
     pub credential_shapes: Option<Vec<String>>,
-    /// Life of the token in seconds, 60 to 2,592,000; 86,400 where not given.
+    /// Life of the token in seconds, 1 to 2,592,000; 86,400 where not given.
     #[serde(default)]
     pub ttl_seconds: Option<i64>,
     /// Where the token may be used from.
@@ -56,8 +56,8 @@ pub struct Enrolment {
 #[derive(Debug, Clone, Default, PartialEq, Serialize, Deserialize)]
 #[serde(deny_unknown_fields)]
 pub struct Binding {
-    /// CIDR blocks.
-    #[serde(default)]
+    /// CIDR blocks, or a single one as a string.
+    #[serde(default, deserialize_with = "one_or_many")]
     pub cidr: Option<Vec<String>>,
     /// Not supported yet; refused.
     #[serde(default)]
@@ -248,6 +248,19 @@ impl Broker {
     }
 }
 
+fn one_or_many<'de, D: serde::Deserializer<'de>>(d: D) -> Result<Option<Vec<String>>, D::Error> {
+    #[derive(Deserialize)]
+    #[serde(untagged)]
+    enum Either {
+        One(String),
+        Many(Vec<String>),
+    }
+    Ok(Option::<Either>::deserialize(d)?.map(|either| match either {
+        Either::One(block) => vec![block],
+        Either::Many(blocks) => blocks,
+    }))
+}
+
 fn check(e: &Enrolment) -> Result<i64, AgentError> {
     check_text("agent_key", &e.agent_key, 200)?;
     check_text("name", &e.name, 200)?;
@@ -285,8 +298,8 @@ fn check(e: &Enrolment) -> Result<i64, AgentError> {
 
 fn check_ttl(ttl: Option<i64>) -> Result<i64, AgentError> {
     match ttl.unwrap_or(DEFAULT_TTL) {
-        ttl @ 60..=MAX_TTL => Ok(ttl),
-        _ => Err(AgentError::Invalid { field: "ttl_seconds", problem: format!("must be 60 to {MAX_TTL}") }),
+        ttl @ 1..=MAX_TTL => Ok(ttl),
+        _ => Err(AgentError::Invalid { field: "ttl_seconds", problem: format!("must be 1 to {MAX_TTL}") }),
     }
 }
 

@@ -92,6 +92,9 @@ impl Echoes {
         let unreserved = percent_encoding::percent_encode(raw, UNRESERVED).to_string();
         patterns.push(unreserved.to_ascii_lowercase().into_bytes().into_iter().collect());
         patterns.push(unreserved.into_bytes());
+        let every: String = raw.iter().map(|b| format!("%{b:02X}")).collect();
+        patterns.push(every.to_ascii_lowercase().into_bytes());
+        patterns.push(every.into_bytes());
         for shift in 0..3 {
             patterns.extend(aligned_base64(raw, shift));
         }
@@ -207,6 +210,8 @@ mod tests {
             hex::encode(secret),
             hex::encode_upper(secret),
             "ghs_S3cr3t%2F%2Bvalue%3D%3D%26x".to_owned(),
+            secret.bytes().map(|b| format!("%{b:02X}")).collect(),
+            secret.bytes().map(|b| format!("%{b:02x}")).collect(),
         ];
         for spelling in spellings {
             let mut body = format!("before {spelling} after").into_bytes();

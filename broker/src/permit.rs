@@ -50,6 +50,7 @@ impl Permit {
             last: intents.last().copied().unwrap_or_default(),
             intents,
             mutates,
+            forwards: ask.door.forwards(),
             started: broker.env.clock.now(),
             credential: None,
             sent: false,
@@ -90,6 +91,8 @@ pub struct Ticket {
     intents: Vec<u64>,
     last: u64,
     mutates: bool,
+    /// Whether the gateway itself sends what was permitted.
+    forwards: bool,
     started: Timestamp,
     credential: Option<CredentialUse>,
     sent: bool,
@@ -139,7 +142,7 @@ impl Ticket {
     fn write(&mut self, state: OutcomeState, outcome: &Outcome) {
         self.open = false;
         for intent_seq in std::mem::take(&mut self.intents) {
-            self.log.outcome(OutcomeEntry {
+            let entry = OutcomeEntry {
                 credential: self.credential.clone(),
                 decision_id: self.decision_id.clone(),
                 ended_at: outcome.ended,
@@ -151,7 +154,13 @@ impl Ticket {
                 state,
                 tamper: outcome.tamper.clone(),
                 upstream_status: outcome.status,
-            });
+            };
+            if self.forwards {
+                self.log.outcome(entry);
+            } else if let Err(error) = self.log.append(vec![entry.into()]) {
+                // No room is kept for these: whoever runs the action itself may never report.
+                tracing::error!(%error, decision = %self.decision_id, "reported outcome could not be recorded");
+            }
         }
     }
 }

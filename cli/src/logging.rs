@@ -10,7 +10,9 @@ use tracing_subscriber::{EnvFilter, filter::LevelFilter, fmt};
 pub fn start(format: LogFormat) {
     let level = if format == LogFormat::Off { LevelFilter::WARN } else { LevelFilter::INFO };
     let filter = EnvFilter::builder().with_default_directive(level.into()).with_env_var("AEGIS_LOG").from_env_lossy();
-    let builder = fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false);
+    // Otherwise a line that cannot be written is reported with `eprintln!`, which panics when
+    // stderr is what cannot be written: a full disk under the log must not fail requests.
+    let builder = fmt().with_env_filter(filter).with_writer(io::stderr).with_target(false).log_internal_errors(false);
     // A second start in one process (tests) keeps the first.
     let _ = match format {
         LogFormat::Json => builder.json().flatten_event(true).try_init(),

@@ -1,7 +1,7 @@
 //! What the process asks of its kernel: no core files, no debugger, no death by file-size limit.
 
 use rustix::process::{DumpableBehavior, Resource, Rlimit, Signal, set_dumpable_behavior, setrlimit};
-use tokio::signal::unix::{SignalKind, signal};
+use tokio::signal::unix::{Signal as Signals, SignalKind, signal};
 
 use crate::error::CliError;
 
@@ -22,14 +22,25 @@ pub fn survive_file_size_limit() -> Result<(), CliError> {
     Ok(())
 }
 
-/// Waits for SIGTERM or SIGINT.
-pub async fn stop_signal() -> Result<(), CliError> {
-    let caught = |kind| signal(kind).map_err(|e| CliError::failed(format!("signals cannot be caught: {e}")));
-    let mut term = caught(SignalKind::terminate())?;
-    let mut int = caught(SignalKind::interrupt())?;
-    tokio::select! {
-        _ = term.recv() => {}
-        _ = int.recv() => {}
+/// SIGTERM and SIGINT. Caught from the moment this is made, so make it before anybody is told that
+/// the process listens: who is told may stop it at once.
+pub struct StopSignals {
+    term: Signals,
+    int: Signals,
+}
+
+impl StopSignals {
+    /// Catches both from now on.
+    pub fn catch() -> Result<Self, CliError> {
+        let caught = |kind| signal(kind).map_err(|e| CliError::failed(format!("signals cannot be caught: {e}")));
+        Ok(Self { term: caught(SignalKind::terminate())?, int: caught(SignalKind::interrupt())? })
     }
-    Ok(())
+
+    /// Waits for either.
+    pub async fn wait(mut self) {
+        tokio::select! {
+            _ = self.term.recv() => {}
+            _ = self.int.recv() => {}
+        }
+    }
 }

@@ -28,6 +28,10 @@ pub(crate) async fn authenticate(
 
 /// Exactly one token, however often it is repeated.
 fn token(credentials: &HeaderMap) -> Result<Zeroizing<String>, AuthError> {
+    if credentials.get_all(http::header::AUTHORIZATION).iter().count() > 1 {
+        // RFC 9110 allows one; a second is for somebody who reads the other.
+        return Err(AuthError::Conflicting);
+    }
     let mut found: Option<Zeroizing<String>> = None;
     for (name, value) in credentials {
         let Ok(text) = value.to_str() else { return Err(AuthError::Unknown) };

@@ -40,6 +40,9 @@ pub(crate) fn read(session: &Session) -> Result<Request, Reply> {
         check_wire(&h1.get_headers_raw_bytes())?;
     }
     let head = session.req_header();
+    if head.headers.contains_key(header::UPGRADE) {
+        return Err(bad("upgrade_refused", "no route takes a protocol upgrade"));
+    }
     if ![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2].contains(&head.version) {
         return Err(bad("bad_version", "unsupported HTTP version"));
     }
@@ -134,6 +137,11 @@ fn check_wire(raw: &[u8]) -> Result<(), Reply> {
             "head_too_large",
             "the head is larger than 32 KiB",
         ));
+    }
+    // A lenient parser looks for the end of the target from either side.
+    let line = raw.split(|b| *b == b'\r').next().unwrap_or_default();
+    if line.iter().filter(|b| **b == b' ').count() != 2 || line.contains(&b'#') || line.contains(&b'\t') {
+        return Err(bad("bad_path", "the request line must be method, target and version, with one blank between them"));
     }
     // `Name : value` and lines without a name are refused as a whole.
     for line in raw.split(|b| *b == b'\n').skip(1) {
@@ -232,7 +240,7 @@ fn split(all: &HeaderMap) -> Result<(HeaderMap, HeaderMap), Reply> {
         let text = value.to_str().map_err(|_| bad("bad_header", "`Connection` is not ASCII"))?;
         for token in text.split(',').map(str::trim).filter(|t| !t.is_empty()) {
             match HeaderName::from_bytes(token.to_ascii_lowercase().as_bytes()) {
-                // A client may not have its own credential or framing taken off by nomination.
+                // Nominating what frames a message or names its target is an attempt to have it dropped half-way.
                 Ok(name) if PROTECTED.contains(&name.as_str()) => {
                     return Err(bad("bad_connection", "`Connection` names a header that is not hop-by-hop"));
                 }
@@ -270,16 +278,15 @@ fn expects_continue(headers: &HeaderMap) -> Result<bool, Reply> {
 }
 
 fn declared_trust(headers: &HeaderMap) -> Result<Option<SourceTrust>, Reply> {
-    let mut least = None;
-    for value in headers.get_all("aegis-source-trust") {
-        let label = value
-            .to_str()
-            .ok()
-            .and_then(SourceTrust::parse)
-            .ok_or_else(|| bad("bad_source_trust", "`Aegis-Source-Trust` is not a known label"))?;
-        least = Some(least.map_or(label, |l: SourceTrust| l.least(label)));
+    let mut labels = headers.get_all("aegis-source-trust").iter();
+    match (labels.next(), labels.next()) {
+        (None, _) => Ok(None),
+        (Some(value), None) => match value.to_str().ok().and_then(SourceTrust::parse) {
+            Some(label) => Ok(Some(label)),
+            None => Err(bad("bad_source_trust", "`Aegis-Source-Trust` is not a known label")),
+        },
+        (Some(_), Some(_)) => Err(bad("bad_source_trust", "more than one `Aegis-Source-Trust`")),
     }
-    Ok(least)
 }
 
 /// W3C trace context is passed on and recorded; a malformed one is dropped, as its specification says.
@@ -330,17 +337,7 @@ const HOP_BY_HOP: [&str; 14] = [
     "via",
     "http2-settings",
 ];
-const PROTECTED: [&str; 9] = [
-    "authorization",
-    "x-api-key",
-    "aegis-agent-token",
-    "host",
-    "content-length",
-    "transfer-encoding",
-    "content-type",
-    "cookie",
-    "proxy-authorization",
-];
+const PROTECTED: [&str; 4] = ["host", "content-length", "transfer-encoding", "content-type"];
 const MAX_HEAD: usize = 32 * 1024;
 const MAX_TARGET: usize = 16 * 1024;
 

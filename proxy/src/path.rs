@@ -17,7 +17,7 @@ use aegis_connectors::{Head, UpstreamBody};
 use async_trait::async_trait;
 use bytes::Bytes;
 use pingora_core::{modules::http::HttpModules, upstreams::peer::HttpPeer};
-use pingora_error::{Error, Result};
+use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 use pingora_proxy::{FailToProxy, ProxyHttp, Session};
 
@@ -112,6 +112,8 @@ impl ProxyHttp for Gate {
     async fn early_request_filter(&self, session: &mut Session, x: &mut Exchange) -> Result<()> {
         x.conn = ConnState::of(session);
         x.conn.enter();
+        // Interim answers end at the gateway: clients that know none of them take one for the answer.
+        session.set_ignore_info_resp(true);
         x.peer = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
         Ok(())
     }
@@ -168,6 +170,11 @@ impl ProxyHttp for Gate {
         end: bool,
         x: &mut Exchange,
     ) -> Result<Option<Duration>> {
+        if !end && let Some(refusal) = x.identity.as_ref().and_then(|i| i.refusal(self.broker.env.clock.now())) {
+            // Contained while the answer streams: the connection ends here.
+            body.take();
+            return Err(Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), "agent contained"));
+        }
         x.sending()?.guard_body(body, end);
         Ok(None)
     }

@@ -178,6 +178,19 @@ pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchang
         Reply::Api(answer) => {
             let (parts, body) = answer.into_parts();
             let headers = parts.headers.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
+            if matches!(parts.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) && !parts.headers.contains_key("aegis-receipt") {
+                // Somebody looks for doors that are not there.
+                broker.refuse(&RefusalLeaf {
+                    agent_id: None,
+                    route: None,
+                    door: Door::Sdk,
+                    reason: "unknown_endpoint",
+                    detail: None,
+                    status: parts.status.as_u16(),
+                    peer: x.peer,
+                    trace_id: x.trace_id.clone(),
+                });
+            }
             (ErrorReply { status: parts.status, headers, body }, false)
         }
         Reply::Decided(record) => (decided(x, &record), false),

@@ -50,25 +50,33 @@ pub(crate) fn rebuild(x: &mut Exchange) -> Result<RequestHeader> {
 pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut Exchange) -> Result<()> {
     let route = x.scope.as_ref().map(|s| s.label().to_owned()).unwrap_or_default();
     let is_head = x.is_head();
+    if answer.status.is_informational() {
+        // Interim answers are for the connection that asked: the agent's own was answered by us.
+        let names: Vec<HeaderName> = answer.headers.keys().cloned().collect();
+        names.iter().for_each(|name| drop(answer.remove_header(name)));
+        return Ok(());
+    }
     let ours = std::mem::take(&mut x.headers);
     let asked = x.path.clone();
     let sending = x.sending()?;
-    let informational = answer.status.is_informational();
-    if !informational {
-        sending.status = Some(answer.status.as_u16());
-        let class = match answer.status.as_u16() {
-            200..=299 => "2xx",
-            300..=399 => "3xx",
-            400..=499 => "4xx",
-            _ => "5xx",
-        };
-        broker.metrics.upstream_answers.with_label_values(&[&route, class]).inc();
-    }
+    sending.status = Some(answer.status.as_u16());
+    let class = match answer.status.as_u16() {
+        200..=299 => "2xx",
+        300..=399 => "3xx",
+        400..=499 => "4xx",
+        _ => "5xx",
+    };
+    broker.metrics.upstream_answers.with_label_values(&[&route, class]).inc();
     let _ = answer.set_reason_phrase(None);
     for name in STRIPPED {
         answer.remove_header(&name);
     }
-    let bodyless = is_head || informational || matches!(answer.status.as_u16(), 204 | 304);
+    if answer.headers.contains_key(header::CONTENT_LENGTH) && answer.headers.contains_key(header::TRANSFER_ENCODING) {
+        // Two ways to read where this answer ends (RFC 9112 section 6.3): no way at all.
+        sending.fail("ambiguous_answer");
+        return Err(Error::explain(ErrorType::HTTPStatus(502), "upstream framed its answer twice"));
+    }
+    let bodyless = is_head || matches!(answer.status.as_u16(), 204 | 304);
     let encoded =
         answer.headers.get(header::CONTENT_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
     if encoded && !bodyless && sending.credential.is_some() {
@@ -91,10 +99,8 @@ pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut E
             answer.insert_header(header::TRANSFER_ENCODING, "chunked")?;
         }
     }
-    if !informational {
-        for (name, value) in ours {
-            answer.insert_header(HeaderName::from_static(name), value)?;
-        }
+    for (name, value) in ours {
+        answer.insert_header(HeaderName::from_static(name), value)?;
     }
     Ok(())
 }

@@ -129,7 +129,7 @@ pub fn progress(line: &str) {
     eprintln!("bench: {line}");
 }
 
-/// After this no further round is begun.
+/// Time for all rounds.
 const LIMIT: Duration = Duration::from_secs(330);
 const USAGE: &str =
     "usage: cargo xtask bench [--quick] [--json] [--write] [--rounds N] [--connections N] [--no-build] [--dev]";

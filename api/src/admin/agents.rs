@@ -57,8 +57,9 @@ pub(crate) async fn get_agent(State(broker): State<Arc<Broker>>, _: Admin, Id(id
 }
 
 /// A new token for an agent, whatever its state, which is left as it is.
-#[utoipa::path(post, path = "/v1/agents/{id}/rotate", tag = "agents", request_body = Rotate,
-    params(("id" = String, Path, description = "`agent_id`")), responses((status = 200, body = IssuedToken)), security(("admin" = [])))]
+#[utoipa::path(post, path = "/v1/agents/{id}/rotate", tag = "agents", request_body = Option<Rotate>,
+    params(("id" = String, Path, description = "`agent_id`")),
+    responses((status = 200, body = IssuedToken)), security(("admin" = [])))]
 pub(crate) async fn rotate(
     State(broker): State<Arc<Broker>>,
     _: Admin,
@@ -75,8 +76,9 @@ pub(crate) async fn rotate(
 }
 
 /// Stops an active agent; in force for everything in flight when this returns.
-#[utoipa::path(post, path = "/v1/agents/{id}/freeze", tag = "agents", request_body = Nothing,
-    params(("id" = String, Path, description = "`agent_id`")), responses((status = 200, body = Agent)), security(("admin" = [])))]
+#[utoipa::path(post, path = "/v1/agents/{id}/freeze", tag = "agents", request_body = Option<Nothing>,
+    params(("id" = String, Path, description = "`agent_id`")),
+    responses((status = 200, body = Agent)), security(("admin" = [])))]
 pub(crate) async fn freeze(
     state: State<Arc<Broker>>,
     admin: Admin,
@@ -87,8 +89,9 @@ pub(crate) async fn freeze(
 }
 
 /// Lets a frozen or quarantined agent act again.
-#[utoipa::path(post, path = "/v1/agents/{id}/unfreeze", tag = "agents", request_body = Nothing,
-    params(("id" = String, Path, description = "`agent_id`")), responses((status = 200, body = Agent)), security(("admin" = [])))]
+#[utoipa::path(post, path = "/v1/agents/{id}/unfreeze", tag = "agents", request_body = Option<Nothing>,
+    params(("id" = String, Path, description = "`agent_id`")),
+    responses((status = 200, body = Agent)), security(("admin" = [])))]
 pub(crate) async fn unfreeze(
     state: State<Arc<Broker>>,
     admin: Admin,
@@ -99,8 +102,9 @@ pub(crate) async fn unfreeze(
 }
 
 /// Stops an agent that is under suspicion.
-#[utoipa::path(post, path = "/v1/agents/{id}/quarantine", tag = "agents", request_body = Nothing,
-    params(("id" = String, Path, description = "`agent_id`")), responses((status = 200, body = Agent)), security(("admin" = [])))]
+#[utoipa::path(post, path = "/v1/agents/{id}/quarantine", tag = "agents", request_body = Option<Nothing>,
+    params(("id" = String, Path, description = "`agent_id`")),
+    responses((status = 200, body = Agent)), security(("admin" = [])))]
 pub(crate) async fn quarantine(
     state: State<Arc<Broker>>,
     admin: Admin,
@@ -111,8 +115,9 @@ pub(crate) async fn quarantine(
 }
 
 /// Ends an agent for good.
-#[utoipa::path(post, path = "/v1/agents/{id}/revoke", tag = "agents", request_body = Nothing,
-    params(("id" = String, Path, description = "`agent_id`")), responses((status = 200, body = Agent)), security(("admin" = [])))]
+#[utoipa::path(post, path = "/v1/agents/{id}/revoke", tag = "agents", request_body = Option<Nothing>,
+    params(("id" = String, Path, description = "`agent_id`")),
+    responses((status = 200, body = Agent)), security(("admin" = [])))]
 pub(crate) async fn revoke(
     state: State<Arc<Broker>>,
     admin: Admin,

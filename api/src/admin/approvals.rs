@@ -35,7 +35,8 @@ pub(crate) async fn list_approvals(
 }
 
 /// One approval, with its payload while it waits. An agent sees its own, without the payload.
-#[utoipa::path(get, path = "/v1/approvals/{id}", tag = "approvals", params(("id" = String, Path, description = "`approval_id`")),
+#[utoipa::path(get, path = "/v1/approvals/{id}", tag = "approvals",
+    params(("id" = String, Path, description = "`approval_id`")),
     responses((status = 200, body = Approval)), security(("agent" = []), ("admin" = []), ("approver" = [])))]
 pub(crate) async fn get_approval(
     State(broker): State<Arc<Broker>>,
@@ -51,8 +52,9 @@ pub(crate) async fn get_approval(
 }
 
 /// One person's yes. The last one that was needed approves.
-#[utoipa::path(post, path = "/v1/approvals/{id}/approve", tag = "approvals", request_body = Nothing,
-    params(("id" = String, Path, description = "`approval_id`")), responses((status = 200, body = Approval)), security(("approver" = [])))]
+#[utoipa::path(post, path = "/v1/approvals/{id}/approve", tag = "approvals", request_body = Option<Nothing>,
+    params(("id" = String, Path, description = "`approval_id`")),
+    responses((status = 200, body = Approval)), security(("approver" = [])))]
 pub(crate) async fn approve(
     State(broker): State<Arc<Broker>>,
     Approver(person): Approver,
@@ -63,8 +65,9 @@ pub(crate) async fn approve(
 }
 
 /// One person's no, which settles at once.
-#[utoipa::path(post, path = "/v1/approvals/{id}/reject", tag = "approvals", request_body = Nothing,
-    params(("id" = String, Path, description = "`approval_id`")), responses((status = 200, body = Approval)), security(("approver" = [])))]
+#[utoipa::path(post, path = "/v1/approvals/{id}/reject", tag = "approvals", request_body = Option<Nothing>,
+    params(("id" = String, Path, description = "`approval_id`")),
+    responses((status = 200, body = Approval)), security(("approver" = [])))]
 pub(crate) async fn reject(
     State(broker): State<Arc<Broker>>,
     Approver(person): Approver,

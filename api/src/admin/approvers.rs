@@ -25,8 +25,8 @@ pub(crate) async fn add_approver(
     request: Request,
 ) -> Result<(StatusCode, Json<IssuedApprover>), Failure> {
     let body = request.json::<AddApprover>().await?;
-    if body.ttl_seconds.is_some_and(|ttl| !(60..=MAX_TTL).contains(&ttl)) {
-        return Err(ApiError::invalid("bad_field", format!("`ttl_seconds`: must be 60 to {MAX_TTL}")).into());
+    if body.ttl_seconds.is_some_and(|ttl| !(1..=MAX_TTL).contains(&ttl)) {
+        return Err(ApiError::invalid("bad_field", format!("`ttl_seconds`: must be 1 to {MAX_TTL}")).into());
     }
     let (person, token) =
         to_the_end(
@@ -65,7 +65,7 @@ pub(crate) async fn list_approvers(
 }
 
 /// Ends an approver's access. What they approved stays approved.
-#[utoipa::path(post, path = "/v1/approvers/{id}/revoke", tag = "approvers", request_body = Nothing,
+#[utoipa::path(post, path = "/v1/approvers/{id}/revoke", tag = "approvers", request_body = Option<Nothing>,
     params(("id" = String, Path, description = "`person_id`")), responses((status = 204)), security(("admin" = [])))]
 pub(crate) async fn revoke_approver(
     State(broker): State<Arc<Broker>>,

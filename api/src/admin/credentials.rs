@@ -16,14 +16,16 @@ use crate::{
 };
 
 /// Credentials by name, without values: those that `routes.toml` names, then what else the embedded vault holds.
-#[utoipa::path(get, path = "/v1/credentials", tag = "credentials", responses((status = 200, body = Credentials)), security(("admin" = [])))]
+#[utoipa::path(get, path = "/v1/credentials", tag = "credentials",
+    responses((status = 200, body = Credentials)), security(("admin" = [])))]
 pub(crate) async fn list_credentials(State(broker): State<Arc<Broker>>, _: Admin) -> Json<Credentials> {
     Json(Credentials { credentials: broker.credentials().await.into_iter().map(Into::into).collect() })
 }
 
 /// Stores or replaces a value in the embedded vault. The next request uses it.
 #[utoipa::path(put, path = "/v1/credentials/{name}", tag = "credentials", request_body = PutCredential,
-    params(("name" = String, Path, description = "as in `routes.toml`")), responses((status = 200, body = StoredCredential)), security(("admin" = [])))]
+    params(("name" = String, Path, description = "as in `routes.toml`")),
+    responses((status = 200, body = StoredCredential)), security(("admin" = [])))]
 pub(crate) async fn put_credential(
     State(broker): State<Arc<Broker>>,
     Admin(admin): Admin,
@@ -40,7 +42,8 @@ pub(crate) async fn put_credential(
 
 /// Removes a value from the embedded vault. The next request that needs it is denied.
 #[utoipa::path(delete, path = "/v1/credentials/{name}", tag = "credentials",
-    params(("name" = String, Path, description = "as in `routes.toml`")), responses((status = 204)), security(("admin" = [])))]
+    params(("name" = String, Path, description = "as in `routes.toml`")),
+    responses((status = 204)), security(("admin" = [])))]
 pub(crate) async fn remove_credential(
     State(broker): State<Arc<Broker>>,
     Admin(admin): Admin,

@@ -17,7 +17,7 @@ use crate::{
 };
 
 /// Reads the configuration anew. One that is not usable is refused with everything that is wrong, and the old one stays.
-#[utoipa::path(post, path = "/v1/reload", tag = "operations", request_body = Nothing,
+#[utoipa::path(post, path = "/v1/reload", tag = "operations", request_body = Option<Nothing>,
     responses((status = 200, body = Reloaded)), security(("admin" = [])))]
 pub(crate) async fn reload(
     State(state): State<AdminState>,
@@ -70,7 +70,8 @@ pub(crate) async fn ready(State(broker): State<Arc<Broker>>) -> Result<Json<Read
 }
 
 /// Prometheus text. Label values come from configuration and closed lists only.
-#[utoipa::path(get, path = "/metrics", tag = "operations", responses((status = 200, content_type = "text/plain", body = String)))]
+#[utoipa::path(get, path = "/metrics", tag = "operations",
+    responses((status = 200, content_type = "text/plain", body = String)))]
 pub(crate) async fn metrics(State(broker): State<Arc<Broker>>) -> impl IntoResponse {
     let head = broker.log.head();
     let snapshot = broker.snapshot();

@@ -5,6 +5,7 @@ use http::{Method, Request, StatusCode};
 use serde_json::json;
 
 use super::{Rig, To, write_note};
+use crate::{doors::to_the_end, error::Failure};
 
 const FORGED: &str = "aegis_agt_00000000000000000000000000000000000000";
 
@@ -151,13 +152,15 @@ async fn the_lost_are_told_in_problems() {
 #[tokio::test]
 async fn a_bound_token_is_refused_elsewhere() {
     let rig = Rig::new().await;
-    let mut body = super::enrolment("bound");
-    body["bind"] = json!({"cidr": ["198.51.100.0/24"]});
-    let token = rig.admin(Method::POST, "/v1/agents/register", Some(body)).await.str("/agent_token");
-    let get = || Request::builder().uri("/v1/actions").header("aegis-agent-token", &token).body(Body::empty()).unwrap();
-    assert_eq!(rig.send(To::Agents, get(), "198.51.100.9").await.status, 200);
-    rig.send(To::Agents, get(), "203.0.113.7").await.is_problem(403, "token_binding");
-    assert_eq!(rig.refusals(), ["token_binding"]);
+    for (key, block) in [("one", json!("198.51.100.0/24")), ("many", json!(["192.0.2.1/32", "198.51.100.0/24"]))] {
+        let mut body = super::enrolment(key);
+        body["bind"] = json!({"cidr": block});
+        let token = rig.admin(Method::POST, "/v1/agents/register", Some(body)).await.str("/agent_token");
+        let get = || Request::builder().uri("/v1/actions").header("aegis-agent-token", &token).body(Body::empty());
+        assert_eq!(rig.send(To::Agents, get().unwrap(), "198.51.100.9").await.status, 200);
+        rig.send(To::Agents, get().unwrap(), "203.0.113.7").await.is_problem(403, "token_binding");
+    }
+    assert_eq!(rig.refusals(), ["token_binding", "token_binding"]);
 }
 
 #[tokio::test]
@@ -172,4 +175,22 @@ async fn operations_say_what_works() {
     let leaves = rig.broker.log.head().next_seq;
     assert!(metrics.text.contains(&format!("\naegis_log_leaves {leaves}\n")), "{}", metrics.text);
     assert!(metrics.text.contains("\naegis_policies 2\n"));
+}
+
+#[tokio::test]
+async fn a_client_that_goes_away_cancels_nothing_that_was_begun() {
+    let (begin, begun) = tokio::sync::oneshot::channel();
+    let (go_on, gone_on) = tokio::sync::oneshot::channel::<()>();
+    let (end, ended) = tokio::sync::oneshot::channel();
+    let mut handler = Box::pin(to_the_end(async move {
+        begin.send(()).unwrap();
+        gone_on.await.unwrap();
+        end.send("stored").unwrap();
+        Ok::<_, Failure>(())
+    }));
+    assert!(futures_util::poll!(&mut handler).is_pending());
+    begun.await.unwrap();
+    drop(handler);
+    go_on.send(()).unwrap();
+    assert_eq!(ended.await, Ok("stored"));
 }

@@ -21,7 +21,7 @@ Examples:
   aegis agent revoke review-bot      for good")]
 pub enum Command {
     /// Enrol an agent; its token is printed once
-    Add(Add),
+    Add(Box<Add>),
     /// List agents
     List,
     /// Issue a new token; earlier ones end after a short overlap

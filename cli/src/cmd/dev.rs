@@ -14,7 +14,7 @@ use crate::{
     gateway::{self, Gateway, Parts},
     logging,
     output::{BOLD, DIM, paint},
-    process,
+    process::{self, StopSignals},
     reload::{self, Files},
     shipped, state,
 };
@@ -48,6 +48,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     if !config.admin_listen.ip().is_loopback() && !config.danger_admin_non_loopback {
         return Err(CliError::usage(format!("`{}` is not a loopback address", config.admin_listen)));
     }
+    let stop = StopSignals::catch()?;
     logging::start(config.log);
     process::survive_file_size_limit()?;
     let sources = Files::of(&config).read().map_err(CliError::Problems)?;
@@ -61,7 +62,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     if !context.out.json {
         anstream::print!("{}", next_commands(&file, running.listen));
     }
-    serve::until_stopped(running).await
+    serve::until_stopped(running, stop).await
 }
 
 /// Writes what is missing in the folder; the configuration file.

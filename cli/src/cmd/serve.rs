@@ -12,7 +12,7 @@ use crate::{
     gateway::{self, Gateway, NewAdmin, Parts, Running},
     logging,
     output::{BOLD, DIM, paint},
-    process,
+    process::{self, StopSignals},
     reload::{self, Files},
     state::{self, Held},
 };
@@ -30,12 +30,13 @@ pub struct Args {}
 /// Serves until a signal.
 pub async fn run(_: Args, context: &Context) -> Result<ExitCode, CliError> {
     let config = context.config()?;
+    let stop = StopSignals::catch()?;
     let (running, new_admin) = start(&config).await?;
     announce(&running, context)?;
     if new_admin == NewAdmin::Made && !context.out.json {
         anstream::println!("  a new admin token is in {}", config.in_state(state::ADMIN_TOKEN).display());
     }
-    until_stopped(running).await
+    until_stopped(running, stop).await
 }
 
 /// A gateway that answers, on the folder that the configuration names.
@@ -81,8 +82,8 @@ pub fn announce(running: &Running, context: &Context) -> Result<(), CliError> {
 }
 
 /// Waits for SIGTERM or SIGINT, then drains.
-pub async fn until_stopped(running: Running) -> Result<ExitCode, CliError> {
-    process::stop_signal().await?;
+pub async fn until_stopped(running: Running, stop: StopSignals) -> Result<ExitCode, CliError> {
+    stop.wait().await;
     tracing::info!(event = "stopping", "no new requests; waiting for those in flight");
     running.stop().await;
     tracing::info!(event = "stopped", "the record is synced");

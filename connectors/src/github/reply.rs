@@ -16,6 +16,10 @@ pub(super) fn denial(denial: &Denial) -> ErrorReply {
         message.push_str(&format!(", approval {approval}"));
     }
     message.push(')');
+    if denial.status == StatusCode::UNAUTHORIZED {
+        // The words that GitHub's clients look for; the codes stand in `aegis`.
+        message = "Bad credentials".to_owned();
+    }
     let body = json!({
         "message": message,
         "documentation_url": DOCUMENTATION,

@@ -134,7 +134,7 @@ fn is_repository(value: &str) -> bool {
 
 fn is_slug(value: &str) -> bool {
     (1..=100).contains(&value.len())
-        && !matches!(value, "." | "..")
+        && value.bytes().any(|b| b != b'.')
         && value.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
 }
 
@@ -169,6 +169,7 @@ mod tests {
             ("owner", "é"),
             ("repo", "a b"),
             ("repo", "."),
+            ("repo", "..."),
             ("repo", "payments.git"),
             ("repo", "payments.GIT"),
             ("repo", "a.wiki"),

@@ -39,8 +39,10 @@ impl Gateway {
         place.cli(&["credential", "add", "github"], Some(CREDENTIAL))?;
         let remembered = place.enrol("remembered", "platform")?;
         let anew = place.enrol("anew", ANEW_TEAM)?;
-        let mut process = Process::start("aegis", cores, &place.command(&["serve", "--json"]), &folder.join("stderr"))?;
-        let line = process.first_line().map_err(|e| format!("{e}; see {}", folder.join("stderr").display()))?;
+        // Beside the folder: inside, every decision line would be a change beside routes.toml.
+        let stderr = folder.with_extension("stderr");
+        let mut process = Process::start("aegis", cores, &place.command(&["serve", "--json"]), &stderr)?;
+        let line = process.first_line().map_err(|e| format!("{e}; see {}", stderr.display()))?;
         let address = text_member(&line, "listen");
         let address = address.ok_or_else(|| format!("aegis printed `{line}` instead of its addresses"))?;
         let target =

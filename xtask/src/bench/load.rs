@@ -64,7 +64,7 @@ pub struct Seen {
     pub broken: u64,
 }
 
-/// Loads a target. Any refusal fails: refusing is cheaper than what is to be measured.
+/// Loads a target.
 pub fn run(
     root: &Path,
     cores: &str,
@@ -86,13 +86,18 @@ pub fn run(
     let line = text.lines().rev().find(|l| l.starts_with('{'));
     let seen: Option<Seen> = line.and_then(|l| serde_json::from_str(l).ok());
     let seen = seen.ok_or_else(|| format!("wrk did not finish: {}{text}", String::from_utf8_lossy(&output.stderr)))?;
-    if seen.requests == 0 || seen.refused > 0 || seen.broken > 0 {
-        return Err(format!(
-            "{} requests, {} of them refused, {} connections broken",
-            seen.requests, seen.refused, seen.broken
-        ));
+    seen.sound()
+}
+
+impl Seen {
+    /// Any refusal fails: refusing is cheaper than what is to be measured.
+    fn sound(self) -> Result<Self, String> {
+        if self.requests == 0 || self.refused > 0 || self.broken > 0 {
+            let Self { requests, refused, broken, .. } = self;
+            return Err(format!("{requests} requests, {refused} of them refused, {broken} connections broken"));
+        }
+        Ok(self)
     }
-    Ok(seen)
 }
 
 /// One GET outside of any load; the value of the answer's `Aegis-Receipt` if it has one.
@@ -132,6 +137,15 @@ fn header(answer: &str, name: &str) -> Option<String> {
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn a_run_with_one_refusal_is_no_figure() {
+        let seen = Seen { requests: 1000, duration_us: 1, p50_us: 1, p99_us: 1, refused: 0, broken: 0 };
+        assert!(seen.clone().sound().is_ok());
+        assert!(Seen { refused: 1, ..seen.clone() }.sound().is_err());
+        assert!(Seen { broken: 1, ..seen.clone() }.sound().is_err());
+        assert!(Seen { requests: 0, ..seen }.sound().is_err());
+    }
 
     #[test]
     fn headers_are_found_in_any_case_and_not_in_the_body() {
