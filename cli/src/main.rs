@@ -35,6 +35,8 @@ fn main() -> ExitCode {
 fn run(cli: Cli) -> Result<ExitCode, CliError> {
     // Before any secret is read: no core file and no debugger of the same user gets to see one.
     process::harden()?;
+    // One TLS implementation for the process; only a second call could fail, which there is not.
+    let _ = rustls::crypto::ring::default_provider().install_default();
     let runtime = tokio::runtime::Builder::new_multi_thread()
         .enable_all()
         .build()

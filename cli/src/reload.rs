@@ -7,6 +7,7 @@ use std::{
     time::Duration,
 };
 
+use aegis_action::{Digest, sha256};
 use aegis_api::ReloadError;
 use aegis_broker::{
     Broker,
@@ -82,23 +83,50 @@ impl Files {
 pub struct Reloader {
     broker: Arc<Broker>,
     files: Files,
-    /// What was refused last, so that one bad file is reported once, not at every further event.
-    refused: tokio::sync::Mutex<Option<Vec<Problem>>>,
+    last: tokio::sync::Mutex<Last>,
+}
+
+/// What was read last, and what was wrong with it.
+#[derive(Default)]
+struct Last {
+    read: Option<Digest>,
+    /// So that one bad file is reported once, not at every further event.
+    refused: Option<Vec<Problem>>,
 }
 
 impl Reloader {
     /// For a running broker.
     pub fn new(broker: Arc<Broker>, files: Files) -> Self {
-        Self { broker, files, refused: tokio::sync::Mutex::default() }
+        Self { broker, files, last: tokio::sync::Mutex::default() }
     }
 
     /// Reads the files and swaps the configuration if it is usable. Says on stderr what happened.
     pub async fn reload(&self) -> Result<Reload, ReloadError> {
-        let mut refused = self.refused.lock().await;
+        let mut last = self.last.lock().await;
+        let read = self.read().await?;
+        last.read = Some(fingerprint(&read));
+        self.adopt(read, &mut last).await
+    }
+
+    /// The same, unless the files say what they said before: in a folder that holds the state as
+    /// well, most changes are of other files.
+    async fn reload_changed(&self) -> Result<(), ReloadError> {
+        let mut last = self.last.lock().await;
+        let read = self.read().await?;
+        let print = Some(fingerprint(&read));
+        if last.read == print {
+            return Ok(());
+        }
+        last.read = print;
+        self.adopt(read, &mut last).await.map(drop)
+    }
+
+    async fn read(&self) -> Result<Result<Sources, Vec<Problem>>, ReloadError> {
         let files = self.files.clone();
-        let read = tokio::task::spawn_blocking(move || files.read())
-            .await
-            .map_err(|e| ReloadError::Unreadable(e.to_string()))?;
+        tokio::task::spawn_blocking(move || files.read()).await.map_err(|e| ReloadError::Unreadable(e.to_string()))
+    }
+
+    async fn adopt(&self, read: Result<Sources, Vec<Problem>>, last: &mut Last) -> Result<Reload, ReloadError> {
         let result = match read {
             Ok(sources) => self.broker.reload(&sources).await.map_err(ReloadError::from),
             Err(problems) => Ok(Reload::Kept(problems)),
@@ -106,22 +134,24 @@ impl Reloader {
         match &result {
             Ok(Reload::Kept(problems)) => {
                 let errors = errors(problems);
-                if refused.as_ref() != Some(&errors) {
+                if last.refused.as_ref() != Some(&errors) {
                     let list = joined(&errors);
                     tracing::error!(event = "reload_refused", "reload refused, the old configuration stays: {list}");
-                    *refused = Some(errors);
+                    last.refused = Some(errors);
                 }
             }
             Ok(Reload::Swapped(warnings)) => {
-                *refused = None;
+                last.refused = None;
                 let snapshot = self.broker.snapshot();
                 let (routes, policies) = (snapshot.config.routes.len(), snapshot.engine.len());
                 let hash = snapshot.hash.to_hex();
                 tracing::info!(event = "reloaded", snapshot = hash, routes, policies, "configuration reloaded");
                 report(warnings);
             }
-            Ok(Reload::Unchanged) => *refused = None,
+            Ok(Reload::Unchanged) => last.refused = None,
             Err(error) => {
+                // Not because of what the files say: the same files may be taken the next time.
+                last.read = None;
                 tracing::error!(event = "reload_refused", "reload refused, the old configuration stays: {error}");
             }
         }
@@ -149,18 +179,20 @@ pub async fn watch(reloader: Arc<Reloader>, mut shutdown: watch::Receiver<bool>)
                 let _ = watcher.watch(&folder, RecursiveMode::NonRecursive);
             }
         }
-        let settle = tokio::select! {
+        let by_file = tokio::select! {
             () = stopped(&mut shutdown) => return Ok(()),
             _ = hangups.recv() => false,
             Some(()) = changes.recv() => true,
         };
-        if settle {
+        // What comes of it is said on stderr already.
+        if by_file {
             // An editor writes in several steps. What comes after this is another change.
             sleep(SETTLE).await;
             let _ = changes.try_recv();
+            let _ = reloader.reload_changed().await;
+        } else {
+            let _ = reloader.reload().await;
         }
-        // Said on stderr already.
-        let _ = reloader.reload().await;
     }
 }
 
@@ -208,6 +240,10 @@ pub fn cedar_files(folder: &Path) -> std::io::Result<Vec<String>> {
 /// Those that stop a file from being used.
 pub fn errors(problems: &[Problem]) -> Vec<Problem> {
     problems.iter().filter(|p| p.severity == Severity::Error).cloned().collect()
+}
+
+fn fingerprint(read: &Result<Sources, Vec<Problem>>) -> Digest {
+    sha256(format!("{read:?}").as_bytes())
 }
 
 fn joined(problems: &[Problem]) -> String {

@@ -1,5 +1,12 @@
 //! The binary as people and scripts use it, where no gateway is needed.
 
+#![allow(
+    clippy::unwrap_used,
+    clippy::panic,
+    clippy::indexing_slicing,
+    reason = "a test may fail loudly, its helpers too"
+)]
+
 use std::{
     path::Path,
     process::{Command, Output},

@@ -184,7 +184,7 @@ pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchang
                     agent_id: None,
                     route: None,
                     door: Door::Sdk,
-                    reason: "unknown_endpoint",
+                    reason: if parts.status == StatusCode::NOT_FOUND { "no_such_path" } else { "method_not_allowed" },
                     detail: None,
                     status: parts.status.as_u16(),
                     peer: x.peer,

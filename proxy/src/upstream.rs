@@ -71,11 +71,6 @@ pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut E
     for name in STRIPPED {
         answer.remove_header(&name);
     }
-    if answer.headers.contains_key(header::CONTENT_LENGTH) && answer.headers.contains_key(header::TRANSFER_ENCODING) {
-        // Two ways to read where this answer ends (RFC 9112 section 6.3): no way at all.
-        sending.fail("ambiguous_answer");
-        return Err(Error::explain(ErrorType::HTTPStatus(502), "upstream framed its answer twice"));
-    }
     let bodyless = is_head || matches!(answer.status.as_u16(), 204 | 304);
     let encoded =
         answer.headers.get(header::CONTENT_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));

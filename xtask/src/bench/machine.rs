@@ -20,6 +20,8 @@ pub struct Machine {
     pub cpu: String,
     /// Whether nginx is there.
     pub nginx: bool,
+    /// Processes that wanted to run in the last minute, before anything was started.
+    pub load: f64,
 }
 
 impl Machine {
@@ -43,7 +45,11 @@ impl Machine {
             [first, second, ..] => (*first, *second),
             _ => return Err("two cores are needed: one for the proxy, one for load and upstream".to_owned()),
         };
-        Ok(Self { proxy_core, load_core, cpu: cpu(), nginx })
+        let load = load_average(&fs::read_to_string("/proc/loadavg").unwrap_or_default());
+        if load > QUIET {
+            progress(&format!("the machine is busy (load {load:.1}): the figures will be disturbed"));
+        }
+        Ok(Self { proxy_core, load_core, cpu: cpu(), nginx, load })
     }
 }
 
@@ -83,6 +89,10 @@ fn core_list(text: &str) -> Vec<usize> {
     text.trim().split(',').filter_map(range).flatten().collect()
 }
 
+fn load_average(text: &str) -> f64 {
+    text.split(' ').next().and_then(|minute| minute.parse().ok()).unwrap_or(f64::NAN)
+}
+
 fn cpu() -> String {
     let info = fs::read_to_string("/proc/cpuinfo").unwrap_or_default();
     let model = info.lines().find_map(|l| l.strip_prefix("model name")).and_then(|l| l.split(':').nth(1));
@@ -108,10 +118,18 @@ pub fn sync_time(folder: &Path) -> Result<Duration, String> {
 }
 
 const SYNCS: usize = 200;
+/// A load average above this is somebody else at work.
+const QUIET: f64 = 0.7;
 
 #[cfg(test)]
 mod tests {
     use super::*;
+
+    #[test]
+    fn the_load_of_the_last_minute_comes_first() {
+        assert_eq!(load_average("4.41 4.55 3.28 5/101 28130\n"), 4.41);
+        assert!(load_average("").is_nan());
+    }
 
     #[test]
     fn core_lists_are_read() {

@@ -27,13 +27,14 @@ impl Report {
     pub fn new(options: &Options, machine: &Machine, rows: Vec<Row>, policies: Vec<PolicyRow>, took: Duration) -> Self {
         let build = if options.dev { "DEVELOPMENT BUILD: ratios mean nothing" } else { "release build" };
         let caption = format!(
-            "{}; {build}; {} round(s) of {} s, medians; proxy on core {}, load and upstream on core {}; {POLICIES} policies, \
-             receipts, decision log and scrubbing on",
+            "{}; {build}; {} round(s) of {} s, medians; proxy on core {}, load and upstream on core {}; load average before {:.1}; \
+             {POLICIES} policies, receipts, decision log and scrubbing on",
             machine.cpu,
             options.rounds,
             options.each.as_secs(),
             machine.proxy_core,
-            machine.load_core
+            machine.load_core,
+            machine.load
         );
         let verdicts = targets::judge(&rows, &policies);
         Self { rows, policies, verdicts, caption, took }
