@@ -155,7 +155,14 @@ impl Broker {
     }
 
     /// Facts that the slice reads, then the policies. A fact that cannot be had denies.
-    pub(crate) async fn judge(&self, ask: &Ask<'_>, call: &Call, trust: SourceTrust, groups: &[String], fresh: bool) -> Judged {
+    pub(crate) async fn judge(
+        &self,
+        ask: &Ask<'_>,
+        call: &Call,
+        trust: SourceTrust,
+        groups: &[String],
+        fresh: bool,
+    ) -> Judged {
         let slice = ask.snapshot.engine.slice(&ask.identity.principal, call);
         let mut wanted: Vec<String> = slice.facts().iter().cloned().collect();
         let version_fact = ask.scope.connector.version_fact(call);
@@ -209,7 +216,8 @@ impl Broker {
         asked: Option<ApprovalNote>,
     ) -> Result<Verdict, AdmitError> {
         let overall = overall(&judged);
-        let context = IntentContext { ask: &ask, trust, overall: &overall, judged: &judged, grant: grant.as_ref(), asked };
+        let context =
+            IntentContext { ask: &ask, trust, overall: &overall, judged: &judged, grant: grant.as_ref(), asked };
         let (record, intents) = self.write_intents(&context)?;
         let allowed = overall.decision == Decision::Allow && !ask.dry_run;
         let mutates = ask.calls.iter().any(|c| c.action.mutates_state());
@@ -220,7 +228,8 @@ impl Broker {
         self.metrics.decision(ask.scope.label(), ask.calls.first().map(|c| c.action.tool()), &record);
         self.decisions_log.write(&ask, &record, self.env.clock.now());
         let permit = allowed.then(|| {
-            let versions = ask.calls.iter().zip(&judged).map(|(c, j)| j.version.clone().map(|v| (c.clone(), v))).collect();
+            let versions =
+                ask.calls.iter().zip(&judged).map(|(c, j)| j.version.clone().map(|v| (c.clone(), v))).collect();
             Permit::new(self, &ask, &record, intents, mutates, versions)
         });
         Ok(Verdict { record, permit })

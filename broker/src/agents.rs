@@ -167,14 +167,20 @@ impl Broker {
     }
 
     /// A new token; earlier ones end after `overlap_seconds`. State is left as it is.
-    pub async fn rotate(&self, agent_id: &str, ttl_seconds: Option<i64>, overlap_seconds: i64) -> Result<Enrolled, AgentError> {
+    pub async fn rotate(
+        &self,
+        agent_id: &str,
+        ttl_seconds: Option<i64>,
+        overlap_seconds: i64,
+    ) -> Result<Enrolled, AgentError> {
         let agent = self.store.agent(agent_id).await?.ok_or(AgentError::NotFound("agent"))?;
         if agent.state == AgentState::Revoked {
             return Err(AgentError::Conflict("the agent is revoked, which is final; register a new one".into()));
         }
         let now = self.env.clock.now();
         let (token, record) = self.mint_token(agent_id, now, check_ttl(ttl_seconds)?)?;
-        let event = self.event("agent_token_rotated", json!({"agent_id": agent_id, "expires_at": record.expires_at}))?;
+        let event =
+            self.event("agent_token_rotated", json!({"agent_id": agent_id, "expires_at": record.expires_at}))?;
         self.store.rotate_token(agent_id, &record, now.plus_seconds(overlap_seconds), &event).await?;
         self.auth.changed(&agent);
         self.drain_outbox().await?;
@@ -187,7 +193,10 @@ impl Broker {
             AgentState::Active => (&[AgentState::Frozen, AgentState::Quarantined], "agent_unfrozen"),
             AgentState::Frozen => (&[AgentState::Active], "agent_frozen"),
             AgentState::Quarantined => (&[AgentState::Active, AgentState::Frozen], "agent_quarantined"),
-            AgentState::Revoked => (&[AgentState::Active, AgentState::Frozen, AgentState::Quarantined, AgentState::Expired], "agent_revoked"),
+            AgentState::Revoked => (
+                &[AgentState::Active, AgentState::Frozen, AgentState::Quarantined, AgentState::Expired],
+                "agent_revoked",
+            ),
             AgentState::Expired => return Err(AgentError::Conflict("an agent expires by itself".into())),
         };
         let event = self.event(kind, json!({"agent_id": agent_id}))?;
@@ -200,10 +209,19 @@ impl Broker {
     }
 
     /// Adds an approver or admin; the token is shown once.
-    pub async fn add_person(&self, name: &str, role: PersonRole, groups: Vec<String>, ttl_seconds: Option<i64>) -> Result<(PersonRecord, Secret), AgentError> {
+    pub async fn add_person(
+        &self,
+        name: &str,
+        role: PersonRole,
+        groups: Vec<String>,
+        ttl_seconds: Option<i64>,
+    ) -> Result<(PersonRecord, Secret), AgentError> {
         check_text("name", name, 200)?;
         if role == PersonRole::Approver && groups.is_empty() {
-            return Err(AgentError::Invalid { field: "groups", problem: "an approver needs at least one group".into() });
+            return Err(AgentError::Invalid {
+                field: "groups",
+                problem: "an approver needs at least one group".into(),
+            });
         }
         for group in &groups {
             check_text("groups", group, 100)?;
@@ -220,7 +238,10 @@ impl Broker {
             expires_at: ttl_seconds.map(|s| now.plus_seconds(s)),
             revoked: false,
         };
-        let event = self.event("person_added", json!({"person_id": person.person_id, "role": person.role, "groups": person.groups}))?;
+        let event = self.event(
+            "person_added",
+            json!({"person_id": person.person_id, "role": person.role, "groups": person.groups}),
+        )?;
         self.store.insert_person(&person, &event).await?;
         self.drain_outbox().await?;
         Ok((person, token))
@@ -268,16 +289,27 @@ fn check(e: &Enrolment) -> Result<i64, AgentError> {
     check_text("owner_email", &e.owner_email, 320)?;
     check_text("environment", &e.environment, 64)?;
     if !["low", "medium", "high", "critical"].contains(&e.risk_tier.as_str()) {
-        return Err(AgentError::Invalid { field: "risk_tier", problem: "expected `low`, `medium`, `high` or `critical`".into() });
+        return Err(AgentError::Invalid {
+            field: "risk_tier",
+            problem: "expected `low`, `medium`, `high` or `critical`".into(),
+        });
     }
-    for (field, value) in [("framework", &e.framework), ("purpose", &e.purpose), ("model_provider", &e.model_provider), ("model_name", &e.model_name)] {
+    for (field, value) in [
+        ("framework", &e.framework),
+        ("purpose", &e.purpose),
+        ("model_provider", &e.model_provider),
+        ("model_name", &e.model_name),
+    ] {
         if let Some(text) = value {
             check_text(field, text, 1000)?;
         }
     }
     for shape in e.credential_shapes.iter().flatten() {
         if shape != "bearer" {
-            return Err(AgentError::Invalid { field: "credential_shapes", problem: format!("`{shape}` is not supported; expected `bearer`") });
+            return Err(AgentError::Invalid {
+                field: "credential_shapes",
+                problem: format!("`{shape}` is not supported; expected `bearer`"),
+            });
         }
     }
     if let Some(bind) = &e.bind {

@@ -7,7 +7,7 @@ use serde_json::{Value, json};
 
 use crate::{
     Broker,
-    admit::{AdmitError, Ask, ApprovalUse, Judged, waits, worst},
+    admit::{AdmitError, ApprovalUse, Ask, Judged, waits, worst},
     env::RandomError,
     mask::masked,
     policy::Decision,
@@ -98,7 +98,12 @@ impl Broker {
     }
 
     /// Asks, or returns what was asked already about the same action and version.
-    pub(crate) async fn ask_approval(&self, ask: &Ask<'_>, trust: SourceTrust, judged: &[Judged]) -> Result<ApprovalNote, AdmitError> {
+    pub(crate) async fn ask_approval(
+        &self,
+        ask: &Ask<'_>,
+        trust: SourceTrust,
+        judged: &[Judged],
+    ) -> Result<ApprovalNote, AdmitError> {
         let now = self.env.clock.now();
         let mut groups = BTreeSet::new();
         let mut quorum = 1;
@@ -112,8 +117,11 @@ impl Broker {
         }
         let action_hash = hash_of(ask.calls);
         // Already answered yes, for an SDK that has yet to consume it: say so rather than ask twice.
-        let granted = self.store.granted_approvals(&ask.identity.agent.agent_id, ask.scope.label(), &action_hash, now).await?;
-        if let Some(record) = granted.iter().find(|r| r.version == version_of(judged) && ask.approvals == ApprovalUse::None) {
+        let granted =
+            self.store.granted_approvals(&ask.identity.agent.agent_id, ask.scope.label(), &action_hash, now).await?;
+        if let Some(record) =
+            granted.iter().find(|r| r.version == version_of(judged) && ask.approvals == ApprovalUse::None)
+        {
             return Ok(ApprovalNote::from(record));
         }
         let ttl = ask.scope.route.as_ref().map_or(ask.snapshot.config.api.approval_ttl, |r| r.approval_ttl);
@@ -163,13 +171,20 @@ impl Broker {
     pub(crate) fn approved_call(&self, record: &ApprovalRecord) -> Option<ToolCall> {
         let payload = self.approval_payload(record)?;
         match payload.as_array()?.as_slice() {
-            [one] if one.get("masked") == Some(&Value::Bool(false)) => serde_json::from_value(one.get("tool_call")?.clone()).ok(),
+            [one] if one.get("masked") == Some(&Value::Bool(false)) => {
+                serde_json::from_value(one.get("tool_call")?.clone()).ok()
+            }
             _ => None,
         }
     }
 
     /// One person's yes or no. The last group's yes approves; a no settles at once.
-    pub async fn settle(&self, approval_id: &str, person: &PersonRecord, yes: bool) -> Result<ApprovalRecord, ApprovalError> {
+    pub async fn settle(
+        &self,
+        approval_id: &str,
+        person: &PersonRecord,
+        yes: bool,
+    ) -> Result<ApprovalRecord, ApprovalError> {
         // Votes are counted one at a time, so that two members of one group cannot stand in for two groups.
         let _one_at_a_time = self.settling.lock().await;
         let now = self.env.clock.now();
@@ -185,11 +200,13 @@ impl Broker {
         let event = self
             .event(kind, json!({"approval_id": approval_id, "person_id": person.person_id, "agent_id": record.agent_id, "action": record.action}))
             .map_err(|e| ApprovalError::Unrecorded(e.to_string()))?;
-        let settled = self.store.settle_approval(approval_id, &person.person_id, yes, now, &event).await.map_err(|e| match e {
-            StoreError::Conflict(actual) => ApprovalError::NotPending(actual),
-            StoreError::NotFound(_) => ApprovalError::NotFound,
-            other => ApprovalError::Store(other),
-        })?;
+        let settled = self.store.settle_approval(approval_id, &person.person_id, yes, now, &event).await.map_err(
+            |e| match e {
+                StoreError::Conflict(actual) => ApprovalError::NotPending(actual),
+                StoreError::NotFound(_) => ApprovalError::NotFound,
+                other => ApprovalError::Store(other),
+            },
+        )?;
         self.drain_outbox().await.map_err(|e| ApprovalError::Unrecorded(e.to_string()))?;
         Ok(settled)
     }
@@ -197,7 +214,8 @@ impl Broker {
     /// Groups that lack a yes, each as often as it lacks one. Every voter counts for one group only.
     async fn missing_groups(&self, record: &ApprovalRecord) -> Result<Vec<String>, ApprovalError> {
         let per_group = (record.quorum as usize / record.groups.len().max(1)).max(1);
-        let mut missing: Vec<String> = record.groups.iter().flat_map(|g| std::iter::repeat_n(g.clone(), per_group)).collect();
+        let mut missing: Vec<String> =
+            record.groups.iter().flat_map(|g| std::iter::repeat_n(g.clone(), per_group)).collect();
         if record.settled_by.is_empty() {
             return Ok(missing);
         }

@@ -127,7 +127,12 @@ pub(crate) struct OpenDecision {
 
 impl Broker {
     /// Decides a call. `body` is the request as it came: `request_id` is bound to all of it.
-    pub async fn authorize(&self, identity: &Arc<Identity>, request: AuthorizeRequest, body: &Digest) -> Result<DecisionRecord, AuthorizeError> {
+    pub async fn authorize(
+        &self,
+        identity: &Arc<Identity>,
+        request: AuthorizeRequest,
+        body: &Digest,
+    ) -> Result<DecisionRecord, AuthorizeError> {
         // Before the idempotency key: a replay never outlives a freeze.
         if let Some(refusal) = identity.refusal(self.env.clock.now()) {
             return Err(AdmitError::Auth(refusal).into());
@@ -160,7 +165,13 @@ impl Broker {
     }
 
     /// Uses an approval up for exactly the action whose hash is named, decided anew.
-    pub async fn consume_approval(&self, identity: &Arc<Identity>, approval_id: &str, action_hash: &Digest, again: Option<ToolCall>) -> Result<DecisionRecord, ConsumeError> {
+    pub async fn consume_approval(
+        &self,
+        identity: &Arc<Identity>,
+        approval_id: &str,
+        action_hash: &Digest,
+        again: Option<ToolCall>,
+    ) -> Result<DecisionRecord, ConsumeError> {
         let now = self.env.clock.now();
         if let Some(refusal) = identity.refusal(now) {
             return Err(AdmitError::Auth(refusal).into());
@@ -189,7 +200,8 @@ impl Broker {
             self.tamper(identity, &record.approval_id);
             return Err(ApprovalError::HashMismatch.into());
         }
-        let decided = self.decide_call(identity, &snapshot, &scope, call, &request, ApprovalUse::Only(approval_id)).await?;
+        let decided =
+            self.decide_call(identity, &snapshot, &scope, call, &request, ApprovalUse::Only(approval_id)).await?;
         if decided.decision != DecisionWord::Allow {
             return Err(ConsumeError::Refused(Box::new(decided)));
         }
@@ -198,17 +210,29 @@ impl Broker {
 
     /// Closes the pair of an SDK decision. `false` where there is no such open decision of this agent.
     pub fn report_outcome(&self, identity: &Identity, decision_id: &str, report: &OutcomeReport) -> bool {
-        let mine = self.open_decisions.get(decision_id).is_some_and(|open| open.lock().as_ref().is_some_and(|o| o.agent_id == identity.agent.agent_id));
-        let Some(open) = mine.then(|| self.open_decisions.remove(decision_id)).flatten().and_then(|open| open.lock().take()) else {
+        let mine = self
+            .open_decisions
+            .get(decision_id)
+            .is_some_and(|open| open.lock().as_ref().is_some_and(|o| o.agent_id == identity.agent.agent_id));
+        let Some(open) =
+            mine.then(|| self.open_decisions.remove(decision_id)).flatten().and_then(|open| open.lock().take())
+        else {
             return false;
         };
-        let received = report.result_digest.map(|sha256| Transfer { bytes: report.result_bytes.unwrap_or(0), sha256: Some(sha256) });
+        let received = report
+            .result_digest
+            .map(|sha256| Transfer { bytes: report.result_bytes.unwrap_or(0), sha256: Some(sha256) });
         let ended: Timestamp = self.env.clock.now();
         open.ticket.close(Outcome { received, ..Outcome::ended(report.status, ended) });
         true
     }
 
-    async fn decide(&self, identity: &Arc<Identity>, request: AuthorizeRequest, approvals: ApprovalUse<'_>) -> Result<DecisionRecord, AuthorizeError> {
+    async fn decide(
+        &self,
+        identity: &Arc<Identity>,
+        request: AuthorizeRequest,
+        approvals: ApprovalUse<'_>,
+    ) -> Result<DecisionRecord, AuthorizeError> {
         let snapshot = self.snapshot();
         let (scope, call) = resolve(&snapshot, request.tool_call.clone())?;
         self.decide_call(identity, &snapshot, &scope, call, &request, approvals).await
@@ -312,7 +336,10 @@ fn checked(field: &'static str, label: &Option<String>) -> Result<Option<String>
 
 fn check_label(field: &'static str, text: &str) -> Result<(), AuthorizeError> {
     if text.is_empty() || text.len() > 200 || text.chars().any(char::is_control) {
-        return Err(AuthorizeError::Invalid { reason: "bad_field", detail: format!("`{field}`: must be 1 to 200 bytes without controls") });
+        return Err(AuthorizeError::Invalid {
+            reason: "bad_field",
+            detail: format!("`{field}`: must be 1 to 200 bytes without controls"),
+        });
     }
     Ok(())
 }

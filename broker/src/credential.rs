@@ -38,7 +38,13 @@ impl Credential {
             return Err(VaultError::Sealed(format!("the value of `{}` is empty or has control bytes", spec.name)));
         }
         let echoes = Arc::new(Echoes::of(&spec.kind, &leased.value)?);
-        Ok(Self { id: spec.name.clone(), version: leased.version, kind: spec.kind.clone(), value: leased.value, echoes })
+        Ok(Self {
+            id: spec.name.clone(),
+            version: leased.version,
+            kind: spec.kind.clone(),
+            value: leased.value,
+            echoes,
+        })
     }
 
     /// Whether this is the same declaration and the same bytes.
@@ -50,9 +56,13 @@ impl Credential {
     /// The header that carries it, marked sensitive; `None` where it goes into the query.
     pub fn header(&self) -> Result<Option<(HeaderName, HeaderValue)>, VaultError> {
         let (name, text) = match &self.kind {
-            CredentialKind::Bearer { scheme } => (header::AUTHORIZATION, joined(&[scheme.as_bytes(), b" ", self.value.expose()])),
+            CredentialKind::Bearer { scheme } => {
+                (header::AUTHORIZATION, joined(&[scheme.as_bytes(), b" ", self.value.expose()]))
+            }
             CredentialKind::Basic { username } => (header::AUTHORIZATION, basic(username, &self.value)),
-            CredentialKind::Header { name, prefix } => (name.clone(), joined(&[prefix.as_bytes(), self.value.expose()])),
+            CredentialKind::Header { name, prefix } => {
+                (name.clone(), joined(&[prefix.as_bytes(), self.value.expose()]))
+            }
             CredentialKind::Query { .. } => return Ok(None),
         };
         let mut value = HeaderValue::from_bytes(&text)
@@ -85,7 +95,8 @@ pub struct Echoes {
 impl Echoes {
     fn of(kind: &CredentialKind, value: &Secret) -> Result<Self, VaultError> {
         let raw = value.expose();
-        let mut patterns: Vec<Vec<u8>> = vec![raw.to_vec(), hex::encode(raw).into_bytes(), hex::encode_upper(raw).into_bytes()];
+        let mut patterns: Vec<Vec<u8>> =
+            vec![raw.to_vec(), hex::encode(raw).into_bytes(), hex::encode_upper(raw).into_bytes()];
         patterns.push(percent_encoding::percent_encode(raw, NON_ALPHANUMERIC).to_string().into_bytes());
         patterns.push(percent_encoding::percent_encode(raw, QUERY).to_string().into_bytes());
         // Other encoders leave only the unreserved marks alone, or write lower-case digits.
@@ -184,8 +195,31 @@ fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
 
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const QUERY: &AsciiSet = &CONTROLS
-    .add(b' ').add(b'"').add(b'#').add(b'<').add(b'>').add(b'&').add(b'=').add(b'+').add(b'%').add(b'\'').add(b'?').add(b'/')
-    .add(b'\\').add(b'`').add(b'{').add(b'}').add(b'|').add(b'^').add(b'[').add(b']').add(b':').add(b'@').add(b';').add(b',').add(b'$');
+    .add(b' ')
+    .add(b'"')
+    .add(b'#')
+    .add(b'<')
+    .add(b'>')
+    .add(b'&')
+    .add(b'=')
+    .add(b'+')
+    .add(b'%')
+    .add(b'\'')
+    .add(b'?')
+    .add(b'/')
+    .add(b'\\')
+    .add(b'`')
+    .add(b'{')
+    .add(b'}')
+    .add(b'|')
+    .add(b'^')
+    .add(b'[')
+    .add(b']')
+    .add(b':')
+    .add(b'@')
+    .add(b';')
+    .add(b',')
+    .add(b'$');
 
 #[cfg(test)]
 mod tests {
@@ -193,7 +227,8 @@ mod tests {
 
     fn credential(kind: CredentialKind, value: &str) -> Credential {
         let spec = CredentialSpec { name: "c".into(), vault: "embedded".into(), key: "c".into(), kind, line: 1 };
-        let leased = Leased { value: Secret::from(value.to_owned()), version: "1".into(), expires_at: None, renewable: false };
+        let leased =
+            Leased { value: Secret::from(value.to_owned()), version: "1".into(), expires_at: None, renewable: false };
         Credential::new(&spec, leased).unwrap()
     }
 
@@ -235,9 +270,16 @@ mod tests {
 
     #[test]
     fn values_that_could_split_a_header_are_refused() {
-        let spec = CredentialSpec { name: "c".into(), vault: "embedded".into(), key: "c".into(), kind: CredentialKind::Bearer { scheme: "Bearer".into() }, line: 1 };
+        let spec = CredentialSpec {
+            name: "c".into(),
+            vault: "embedded".into(),
+            key: "c".into(),
+            kind: CredentialKind::Bearer { scheme: "Bearer".into() },
+            line: 1,
+        };
         for bad in ["", "a\r\nX: y", "a\0"] {
-            let leased = Leased { value: Secret::from(bad.to_owned()), version: "1".into(), expires_at: None, renewable: false };
+            let leased =
+                Leased { value: Secret::from(bad.to_owned()), version: "1".into(), expires_at: None, renewable: false };
             assert!(Credential::new(&spec, leased).is_err(), "{bad:?}");
         }
     }

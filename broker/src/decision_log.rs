@@ -4,12 +4,7 @@
 //! and written by a thread of their own, so that a slow terminal does not hold up a request
 //! until the buffer's bound; from there on requests wait rather than lose a line.
 
-use std::{
-    io::Write,
-    sync::Arc,
-    thread,
-    time::Duration,
-};
+use std::{io::Write, sync::Arc, thread, time::Duration};
 
 use parking_lot::{Condvar, Mutex};
 use serde::Serialize;
@@ -33,6 +28,7 @@ pub enum LogFormat {
 pub struct DecisionLog {
     format: LogFormat,
     shared: Arc<Shared>,
+    writer: Option<thread::JoinHandle<()>>,
 }
 
 struct Shared {
@@ -71,7 +67,7 @@ impl DecisionLog {
     /// Lines go to `sink`.
     pub fn new(format: LogFormat, mut sink: Box<dyn Write + Send>) -> Self {
         let shared = Arc::new(Shared { buffer: Mutex::default(), changed: Condvar::new(), room: Condvar::new() });
-        if format != LogFormat::Off {
+        let writer = (format != LogFormat::Off).then(|| {
             let theirs = shared.clone();
             thread::spawn(move || {
                 loop {
@@ -90,9 +86,9 @@ impl DecisionLog {
                     // Gathers what comes together; a lone line has been written at once.
                     thread::sleep(Duration::from_millis(10));
                 }
-            });
-        }
-        Self { format, shared }
+            })
+        });
+        Self { format, shared, writer }
     }
 
     pub(crate) fn write(&self, ask: &Ask<'_>, record: &DecisionRecord, now: Timestamp) {
@@ -143,6 +139,10 @@ impl Drop for DecisionLog {
     fn drop(&mut self) {
         self.shared.buffer.lock().1 = true;
         self.shared.changed.notify_one();
+        // The last lines are written before the process ends.
+        if let Some(writer) = self.writer.take() {
+            let _ = writer.join();
+        }
     }
 }
 

@@ -48,7 +48,12 @@ impl FactCache {
 }
 
 /// The next thing to read for any of the wanted facts, or `None` when no read can teach more.
-pub(crate) fn next_read(connector: &dyn Connector, call: &Call, wanted: &[String], known: &Map<String, Value>) -> Option<Box<FactRead>> {
+pub(crate) fn next_read(
+    connector: &dyn Connector,
+    call: &Call,
+    wanted: &[String],
+    known: &Map<String, Value>,
+) -> Option<Box<FactRead>> {
     wanted.iter().find_map(|fact| match connector.fact_step(call, fact, known) {
         FactStep::Read(read) => Some(read),
         FactStep::Known | FactStep::Unknown => None,

@@ -131,7 +131,12 @@ impl Authenticator {
     }
 
     /// The agent of a token, if it may act at `now` from `peer`.
-    pub async fn agent(&self, token: &str, peer: Option<IpAddr>, now: Timestamp) -> Result<Arc<Identity>, (AuthError, Option<Arc<Identity>>)> {
+    pub async fn agent(
+        &self,
+        token: &str,
+        peer: Option<IpAddr>,
+        now: Timestamp,
+    ) -> Result<Arc<Identity>, (AuthError, Option<Arc<Identity>>)> {
         if !well_formed(TokenKind::Agent, token) {
             return Err((AuthError::Unknown, None));
         }
@@ -147,7 +152,9 @@ impl Authenticator {
         if let Some(refusal) = identity.refusal(now) {
             return Err((refusal, Some(identity)));
         }
-        if !identity.bind.is_empty() && !peer.is_some_and(|ip| identity.bind.iter().any(|net| net.contains(&ip.to_canonical()))) {
+        if !identity.bind.is_empty()
+            && !peer.is_some_and(|ip| identity.bind.iter().any(|net| net.contains(&ip.to_canonical())))
+        {
             return Err((AuthError::Elsewhere, Some(identity)));
         }
         Ok(identity)
@@ -199,7 +206,8 @@ impl Authenticator {
             // A cell that somebody still holds must stay the one that transitions reach.
             cache.live.retain(|_, live| Arc::strong_count(live) > 1);
         }
-        let live = cache.live.entry(agent.agent_id.clone()).or_insert_with(|| Arc::new(AtomicU8::new(agent.state as u8)));
+        let live =
+            cache.live.entry(agent.agent_id.clone()).or_insert_with(|| Arc::new(AtomicU8::new(agent.state as u8)));
         let identity = Arc::new(Identity {
             principal: principal(&agent),
             bind: agent.bind_cidr.iter().filter_map(|block| block.parse().ok()).collect(),

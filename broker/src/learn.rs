@@ -10,7 +10,7 @@ use serde_json::{Map, Value};
 
 use crate::{
     Broker,
-    admit::{Ask, ApprovalUse, Door, Judged},
+    admit::{ApprovalUse, Ask, Door, Judged},
     facts::{MAX_ANSWER, MAX_READS, next_read},
     permit::{Outcome, Permit},
     policy::{Decision, Evaluation, Reason},
@@ -19,7 +19,13 @@ use crate::{
 
 impl Broker {
     /// Facts by name; `fresh` passes the cache by. An error names the fact that cannot be had.
-    pub(crate) async fn learn(&self, ask: &Ask<'_>, call: &Call, wanted: &[String], fresh: bool) -> Result<Map<String, Value>, String> {
+    pub(crate) async fn learn(
+        &self,
+        ask: &Ask<'_>,
+        call: &Call,
+        wanted: &[String],
+        fresh: bool,
+    ) -> Result<Map<String, Value>, String> {
         let mut known = Map::new();
         if wanted.is_empty() {
             return Ok(known);
@@ -55,7 +61,11 @@ impl Broker {
                 let received = Some(Transfer { bytes: body.len() as u64, sha256: Some(sha256(&body)) });
                 let closed = Outcome::ended(OutcomeState::Completed, ended);
                 ticket.close(Outcome { status: Some(status.as_u16()), received, ..closed });
-                let value = if status.is_success() { serde_json::from_slice(&body).unwrap_or(Value::Null) } else { Value::Null };
+                let value = if status.is_success() {
+                    serde_json::from_slice(&body).unwrap_or(Value::Null)
+                } else {
+                    Value::Null
+                };
                 let answer = Arc::new((status, value));
                 if status.is_success() {
                     self.facts.put(route, read, answer.clone());

@@ -43,11 +43,37 @@ fn holds_secret(text: &str) -> bool {
 const MASK: &str = "[masked]";
 /// Published prefixes of tokens of GitHub, Stripe, Slack, AWS, npm, PyPI, Google, OpenAI and ourselves.
 const PREFIXES: [&str; 19] = [
-    "ghp_", "gho_", "ghu_", "ghs_", "ghr_", "github_pat_", "sk_live_", "sk_test_", "rk_live_", "xoxb-", "xoxp-", "AKIA", "ASIA", "npm_",
-    "pypi-", "AIza", "sk-", "glpat-", "aegis_",
+    "ghp_",
+    "gho_",
+    "ghu_",
+    "ghs_",
+    "ghr_",
+    "github_pat_",
+    "sk_live_",
+    "sk_test_",
+    "rk_live_",
+    "xoxb-",
+    "xoxp-",
+    "AKIA",
+    "ASIA",
+    "npm_",
+    "pypi-",
+    "AIza",
+    "sk-",
+    "glpat-",
+    "aegis_",
 ];
 const NAMES: [&str; 10] = [
-    "secret", "token", "password", "passwd", "private_key", "encrypted_value", "credential", "authorization", "api_key", "apikey",
+    "secret",
+    "token",
+    "password",
+    "passwd",
+    "private_key",
+    "encrypted_value",
+    "credential",
+    "authorization",
+    "api_key",
+    "apikey",
 ];
 
 #[cfg(test)]
@@ -57,7 +83,11 @@ mod tests {
 
     #[test]
     fn values_with_the_form_of_a_token_are_masked_wherever_they_stand() {
-        let Value::Object(parameters) = json!({"message":"use ghp_0123456789abcdefghij please","note":"ghp_short","risk-k":"task-force"}) else { panic!() };
+        let Value::Object(parameters) =
+            json!({"message":"use ghp_0123456789abcdefghij please","note":"ghp_short","risk-k":"task-force"})
+        else {
+            panic!()
+        };
         let (out, any) = masked(&parameters);
         assert!(any);
         assert_eq!(Value::Object(out), json!({"message":"[masked]","note":"ghp_short","risk-k":"task-force"}));
@@ -65,9 +95,16 @@ mod tests {
 
     #[test]
     fn secret_like_members_are_masked_at_any_depth() {
-        let Value::Object(parameters) = json!({"title":"t","config":{"secret":"s","url":"u"},"list":[{"client_secret":"x"}],"n":1}) else { panic!() };
+        let Value::Object(parameters) =
+            json!({"title":"t","config":{"secret":"s","url":"u"},"list":[{"client_secret":"x"}],"n":1})
+        else {
+            panic!()
+        };
         let (out, any) = masked(&parameters);
         assert!(any);
-        assert_eq!(Value::Object(out), json!({"title":"t","config":{"secret":"[masked]","url":"u"},"list":[{"client_secret":"[masked]"}],"n":1}));
+        assert_eq!(
+            Value::Object(out),
+            json!({"title":"t","config":{"secret":"[masked]","url":"u"},"list":[{"client_secret":"[masked]"}],"n":1})
+        );
     }
 }

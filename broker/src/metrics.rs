@@ -29,15 +29,35 @@ impl Metrics {
     pub fn new() -> Result<Self, prometheus::Error> {
         let registry = Registry::new();
         let metrics = Self {
-            decisions: IntCounterVec::new(Opts::new("aegis_decisions_total", "decisions by route, system, decision and class"), &["route", "tool", "decision", "class"])?,
-            refusals: IntCounterVec::new(Opts::new("aegis_refusals_total", "requests refused before a decision, by reason"), &["reason"])?,
-            transitions: IntCounterVec::new(Opts::new("aegis_agent_transitions_total", "agent transitions by kind"), &["kind"])?,
-            decide_seconds: Histogram::with_opts(HistogramOpts::new("aegis_decide_seconds", "time to a decision").buckets(BUCKETS.to_vec()))?,
-            upstream_seconds: Histogram::with_opts(HistogramOpts::new("aegis_upstream_seconds", "time to the upstream's answer head").buckets(BUCKETS.to_vec()))?,
-            upstream_answers: IntCounterVec::new(Opts::new("aegis_upstream_answers_total", "upstream answers by route and status class"), &["route", "status"])?,
+            decisions: IntCounterVec::new(
+                Opts::new("aegis_decisions_total", "decisions by route, system, decision and class"),
+                &["route", "tool", "decision", "class"],
+            )?,
+            refusals: IntCounterVec::new(
+                Opts::new("aegis_refusals_total", "requests refused before a decision, by reason"),
+                &["reason"],
+            )?,
+            transitions: IntCounterVec::new(
+                Opts::new("aegis_agent_transitions_total", "agent transitions by kind"),
+                &["kind"],
+            )?,
+            decide_seconds: Histogram::with_opts(
+                HistogramOpts::new("aegis_decide_seconds", "time to a decision").buckets(BUCKETS.to_vec()),
+            )?,
+            upstream_seconds: Histogram::with_opts(
+                HistogramOpts::new("aegis_upstream_seconds", "time to the upstream's answer head")
+                    .buckets(BUCKETS.to_vec()),
+            )?,
+            upstream_answers: IntCounterVec::new(
+                Opts::new("aegis_upstream_answers_total", "upstream answers by route and status class"),
+                &["route", "status"],
+            )?,
             in_flight: IntGauge::new("aegis_requests_in_flight", "requests being handled")?,
             masked_echoes: IntCounter::new("aegis_masked_echoes_total", "echoes of a credential masked in answers")?,
-            reloads: IntCounterVec::new(Opts::new("aegis_reloads_total", "configuration reloads by result"), &["result"])?,
+            reloads: IntCounterVec::new(
+                Opts::new("aegis_reloads_total", "configuration reloads by result"),
+                &["result"],
+            )?,
             registry,
         };
         let all: [Box<dyn prometheus::core::Collector>; 9] = [

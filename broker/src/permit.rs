@@ -207,7 +207,8 @@ impl Broker {
             None => None,
             Some(spec) => {
                 let credential = self.open_credential(&spec).await?;
-                ticket.credential = Some(CredentialUse { id: credential.id.clone(), version: credential.version.clone() });
+                ticket.credential =
+                    Some(CredentialUse { id: credential.id.clone(), version: credential.version.clone() });
                 Some(credential)
             }
         };

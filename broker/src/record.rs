@@ -140,12 +140,21 @@ impl Broker {
         Ok((record, appended.iter().map(|a| a.seq).collect()))
     }
 
-    fn intent(&self, context: &IntentContext<'_>, decision_id: &str, index: usize, call: &Call, judged: &Judged, salt: &[u8; 32]) -> Intent {
+    fn intent(
+        &self,
+        context: &IntentContext<'_>,
+        decision_id: &str,
+        index: usize,
+        call: &Call,
+        judged: &Judged,
+        salt: &[u8; 32],
+    ) -> Intent {
         let ask = context.ask;
         let several = ask.calls.len() > 1;
         let granted = context.grant.map(|g| ApprovalRef { id: g.approval_id.clone(), approvers: g.settled_by.clone() });
         let asked = context.asked.as_ref().map(|a| ApprovalRef { id: a.approval_id.clone(), approvers: Vec::new() });
-        let parameters = sha256(&aegis_action::canonicalize(&Value::Object(call.action.parameters().clone())).unwrap_or_default());
+        let parameters =
+            sha256(&aegis_action::canonicalize(&Value::Object(call.action.parameters().clone())).unwrap_or_default());
         Intent {
             action: call.action.name().to_owned(),
             action_commitment: commit(salt, &call.action.hash()),

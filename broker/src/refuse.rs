@@ -96,9 +96,13 @@ impl RefusalMeter {
 
     fn count(windows: &mut HashMap<String, Window>, source: &str, now: Timestamp, refusal: &Refusal<'_>) -> bool {
         let last = (refusal.reason, refusal.status, refusal.door);
-        let window = windows
-            .entry(source.to_owned())
-            .or_insert_with(|| Window { second: now.seconds(), leaves: 0, held: 0, since: now, last });
+        let window = windows.entry(source.to_owned()).or_insert_with(|| Window {
+            second: now.seconds(),
+            leaves: 0,
+            held: 0,
+            since: now,
+            last,
+        });
         if window.second != now.seconds() && window.held == 0 {
             *window = Window { second: now.seconds(), leaves: 0, held: 0, since: now, last };
         }

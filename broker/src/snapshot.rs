@@ -158,7 +158,9 @@ fn located(problem: policy::Problem, severity: Severity) -> Problem {
 }
 
 fn scope(route: &Arc<Route>, grammars: &Grammars) -> Scope {
-    let generic = || Arc::new(HttpConnector::new(&format!("{}{}", route.upstream.origin(), route.upstream.base_path), &route.name));
+    let generic = || {
+        Arc::new(HttpConnector::new(&format!("{}{}", route.upstream.origin(), route.upstream.base_path), &route.name))
+    };
     let connector: Arc<dyn Connector> = match route.connector {
         ConnectorKind::Github => grammars.github.clone(),
         ConnectorKind::Http => generic(),

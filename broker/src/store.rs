@@ -21,7 +21,12 @@ use serde_json::Value;
 #[async_trait]
 pub trait Store: Send + Sync {
     /// Adds an agent with its first token; [`StoreError::Conflict`] when `agent_key` is taken.
-    async fn insert_agent(&self, agent: &AgentRecord, token: &TokenRecord, event: &OutboxEvent) -> Result<(), StoreError>;
+    async fn insert_agent(
+        &self,
+        agent: &AgentRecord,
+        token: &TokenRecord,
+        event: &OutboxEvent,
+    ) -> Result<(), StoreError>;
     /// By id.
     async fn agent(&self, agent_id: &str) -> Result<Option<AgentRecord>, StoreError>;
     /// By key.
@@ -31,9 +36,21 @@ pub trait Store: Send + Sync {
     /// The agent of a token hash, whatever the state of either.
     async fn agent_by_token(&self, token_hash: &Digest) -> Result<Option<(AgentRecord, TokenRecord)>, StoreError>;
     /// Moves an agent to `to` if its state is one of `from`; [`StoreError::Conflict`] names the actual state.
-    async fn transition_agent(&self, agent_id: &str, from: &[AgentState], to: AgentState, event: &OutboxEvent) -> Result<AgentRecord, StoreError>;
+    async fn transition_agent(
+        &self,
+        agent_id: &str,
+        from: &[AgentState],
+        to: AgentState,
+        event: &OutboxEvent,
+    ) -> Result<AgentRecord, StoreError>;
     /// Adds a token and lets all earlier tokens of the agent end at `old_until` (or sooner).
-    async fn rotate_token(&self, agent_id: &str, token: &TokenRecord, old_until: Timestamp, event: &OutboxEvent) -> Result<(), StoreError>;
+    async fn rotate_token(
+        &self,
+        agent_id: &str,
+        token: &TokenRecord,
+        old_until: Timestamp,
+        event: &OutboxEvent,
+    ) -> Result<(), StoreError>;
 
     /// Adds a person (approver or admin) with a token.
     async fn insert_person(&self, person: &PersonRecord, event: &OutboxEvent) -> Result<(), StoreError>;
@@ -46,23 +63,61 @@ pub trait Store: Send + Sync {
 
     /// Adds a pending approval, or returns the live one (pending and not expired at `now`)
     /// that has the same agent, route, action hash and version.
-    async fn ask_approval(&self, approval: &ApprovalRecord, now: Timestamp, event: &OutboxEvent) -> Result<ApprovalRecord, StoreError>;
+    async fn ask_approval(
+        &self,
+        approval: &ApprovalRecord,
+        now: Timestamp,
+        event: &OutboxEvent,
+    ) -> Result<ApprovalRecord, StoreError>;
     /// By id. Pending and approved records past `expires_at` read as `expired`.
     async fn approval(&self, approval_id: &str, now: Timestamp) -> Result<Option<ApprovalRecord>, StoreError>;
     /// Newest first, optionally of one agent or one status.
-    async fn approvals(&self, agent_id: Option<&str>, status: Option<ApprovalStatus>, limit: u32, now: Timestamp) -> Result<Vec<ApprovalRecord>, StoreError>;
+    async fn approvals(
+        &self,
+        agent_id: Option<&str>,
+        status: Option<ApprovalStatus>,
+        limit: u32,
+        now: Timestamp,
+    ) -> Result<Vec<ApprovalRecord>, StoreError>;
     /// Approved, unexpired approvals of one agent, route and action hash.
-    async fn granted_approvals(&self, agent_id: &str, route: &str, action_hash: &Digest, now: Timestamp) -> Result<Vec<ApprovalRecord>, StoreError>;
+    async fn granted_approvals(
+        &self,
+        agent_id: &str,
+        route: &str,
+        action_hash: &Digest,
+        now: Timestamp,
+    ) -> Result<Vec<ApprovalRecord>, StoreError>;
     /// Records one person's yes; becomes `approved` once `quorum` distinct people said so. A no settles at once.
     /// Only while pending and unexpired; [`StoreError::Conflict`] names the actual status.
     /// The person must have access at `now` ([`StoreError::NotFound`]); a second yes of theirs is a conflict.
-    async fn settle_approval(&self, approval_id: &str, person_id: &str, yes: bool, now: Timestamp, event: &OutboxEvent) -> Result<ApprovalRecord, StoreError>;
+    async fn settle_approval(
+        &self,
+        approval_id: &str,
+        person_id: &str,
+        yes: bool,
+        now: Timestamp,
+        event: &OutboxEvent,
+    ) -> Result<ApprovalRecord, StoreError>;
     /// approved → consumed if agent and hash match and it is unexpired: one conditional update. `Ok(false)` otherwise. Erases the sealed payload.
-    async fn consume_approval(&self, approval_id: &str, agent_id: &str, action_hash: &Digest, now: Timestamp, event: &OutboxEvent) -> Result<bool, StoreError>;
+    async fn consume_approval(
+        &self,
+        approval_id: &str,
+        agent_id: &str,
+        action_hash: &Digest,
+        now: Timestamp,
+        event: &OutboxEvent,
+    ) -> Result<bool, StoreError>;
 
     /// Claims an idempotency key for a body. Keys older than their `expires_at` count as absent.
     /// Keys end when their agent leaves `active`, and only an active agent claims ([`StoreError::Conflict`] names its state).
-    async fn idempotency_claim(&self, agent_id: &str, request_id: &str, body_hash: &Digest, now: Timestamp, expires_at: Timestamp) -> Result<IdempotencyClaim, StoreError>;
+    async fn idempotency_claim(
+        &self,
+        agent_id: &str,
+        request_id: &str,
+        body_hash: &Digest,
+        now: Timestamp,
+        expires_at: Timestamp,
+    ) -> Result<IdempotencyClaim, StoreError>;
     /// Stores the answer for replays.
     async fn idempotency_finish(&self, agent_id: &str, request_id: &str, answer: &Value) -> Result<(), StoreError>;
     /// Gives a claim up (nothing was decided), so that a retry starts anew.

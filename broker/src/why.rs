@@ -82,7 +82,12 @@ impl Broker {
 
     /// The decision made again without effect, under the policies in force now and with the facts that
     /// are known now. Facts are not fetched for an explanation.
-    async fn explain_again(&self, agent_id: Option<&str>, intent: &aegis_receipts::Intent, action: Option<&Value>) -> Option<Explanation> {
+    async fn explain_again(
+        &self,
+        agent_id: Option<&str>,
+        intent: &aegis_receipts::Intent,
+        action: Option<&Value>,
+    ) -> Option<Explanation> {
         let agent = self.store.agent(agent_id?).await.ok()??;
         let principal = crate::identity::principal(&agent);
         let map = action?.as_object()?;
@@ -126,7 +131,10 @@ fn decided_next(intent: &aegis_receipts::Intent, action: Option<&Value>) -> Vec<
         }
         aegis_receipts::Decision::Deny => {
             let on = intent.resource.as_deref().map(|r| format!(" on `{r}`")).unwrap_or_default();
-            next.push(format!("ask an admin for a permit that covers `{what}`{on} (policies: {})", join(&intent.policies)));
+            next.push(format!(
+                "ask an admin for a permit that covers `{what}`{on} (policies: {})",
+                join(&intent.policies)
+            ));
             next.push(format!("`aegis actions show {what}` shows its class, risk and parameters"));
         }
     }

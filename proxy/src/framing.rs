@@ -141,7 +141,10 @@ fn check_wire(raw: &[u8]) -> Result<(), Reply> {
     // A lenient parser looks for the end of the target from either side.
     let line = raw.split(|b| *b == b'\r').next().unwrap_or_default();
     if line.iter().filter(|b| **b == b' ').count() != 2 || line.contains(&b'#') || line.contains(&b'\t') {
-        return Err(bad("bad_path", "the request line must be method, target and version, with one blank between them"));
+        return Err(bad(
+            "bad_path",
+            "the request line must be method, target and version, with one blank between them",
+        ));
     }
     // `Name : value` and lines without a name are refused as a whole.
     for line in raw.split(|b| *b == b'\n').skip(1) {

@@ -178,7 +178,9 @@ pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchang
         Reply::Api(answer) => {
             let (parts, body) = answer.into_parts();
             let headers = parts.headers.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
-            if matches!(parts.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED) && !parts.headers.contains_key("aegis-receipt") {
+            if matches!(parts.status, StatusCode::NOT_FOUND | StatusCode::METHOD_NOT_ALLOWED)
+                && !parts.headers.contains_key("aegis-receipt")
+            {
                 // Somebody looks for doors that are not there.
                 broker.refuse(&RefusalLeaf {
                     agent_id: None,
@@ -220,6 +222,22 @@ pub(crate) async fn failed(broker: &Broker, session: &mut Session, e: &Error, x:
         (_, ErrorSource::Downstream) => StatusCode::BAD_REQUEST,
         (_, ErrorSource::Internal | ErrorSource::Unset) => StatusCode::INTERNAL_SERVER_ERROR,
     };
+    // By kind only: the error's own words may hold what was sent.
+    let route = x.scope.as_ref().map(|s| s.label()).unwrap_or_default();
+    tracing::warn!(
+        route,
+        kind = e.etype().as_str(),
+        status = status.as_u16(),
+        cause = e.cause.as_ref().map(|c| c.to_string()).filter(|_| matches!(
+            e.etype(),
+            ErrorType::ConnectError
+                | ErrorType::TLSHandshakeFailure
+                | ErrorType::ConnectRefused
+                | ErrorType::InvalidCert
+                | ErrorType::ConnectNoRoute
+        )),
+        "upstream exchange failed"
+    );
     if session.response_written().is_none() {
         let (reason, message) = match status {
             StatusCode::GATEWAY_TIMEOUT => {

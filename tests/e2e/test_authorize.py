@@ -53,7 +53,7 @@ def test_nothing_is_sent_and_no_credential_is_involved(gateway: Gateway, agent: 
         ({"tool_call": {**ISSUE, "extra": 1}}, "extra"),
         ({"tool_call": ISSUE, "agent": "agt_1"}, "agent"),
         ({"tool_call": {**ISSUE, "mutates_state": False}}, "mutates_state"),
-        ({"tool_call": {**ISSUE, "resource": "Octo/Hello"}}, "octo/hello"),
+        ({"tool_call": {**ISSUE, "resource": "Octo/Hello"}}, "in lower case: `octo`"),
         ({"tool_call": {**ISSUE, "action": "create_isue"}}, "action"),
         ({"tool_call": {**ISSUE, "tool": "gitlab"}}, "tool"),
         ({"tool_call": {**ISSUE, "parameters": {"title": "a", "body": 5}}}, "body"),

@@ -26,10 +26,9 @@ def curl(url: str, *words: str, folder: Path) -> tuple[int, dict[str, str], byte
     command = [environment.tool("curl"), "-sS", "--max-time", "30", "-D", str(head), "-o", str(body)]
     done = subprocess.run([*command, *words, url], capture_output=True, text=True, env=environment.clean(), timeout=60)
     assert done.returncode == 0, done.stderr
-    last = (
-        head.read_text().strip().split("\r\n\r\n")[-1] if "\r\n\r\n" in head.read_text().strip() else head.read_text()
-    )
-    status, *fields = last.strip().splitlines()
+    # Interim answers have heads of their own in front. As bytes: line ends must stay what they are.
+    last = head.read_bytes().decode("latin-1").strip().split("\r\n\r\n")[-1]
+    status, *fields = last.split("\r\n")
     headers = {name.strip().lower(): value.strip() for name, _, value in (field.partition(":") for field in fields)}
     return int(status.split(" ")[1]), headers, body.read_bytes() if body.exists() else b""
 

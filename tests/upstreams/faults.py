@@ -16,7 +16,8 @@ A fault is matched by method and path and says how to answer. `kind` is one of:
     long_length     {}                  Content-Length larger than the body, then FIN
     short_length    {}                  Content-Length smaller than what follows
     two_lengths     {}                  two Content-Lengths that differ
-    both_framings   {}                  Content-Length and Transfer-Encoding
+    both_framings   {extra}             Content-Length and Transfer-Encoding; with `extra`, that text behind
+                                        the last chunk and the connection stays open
     huge_headers    {bytes}
     interim         {}                  100, 103, then the normal answer
     garbage         {}                  not HTTP at all
@@ -121,8 +122,10 @@ async def play(fault: Fault, authorization: str, reply: Reply, writer: asyncio.S
             return False
         case "both_framings":
             framed = f"{len(reply.body):x}\r\n".encode() + reply.body + b"\r\n0\r\n\r\n"
-            await send(writer, reply.head([("Transfer-Encoding", "chunked")], len(reply.body)) + framed)
-            return False
+            extra = str(options.get("extra", ""))
+            head = reply.head([("Transfer-Encoding", "chunked")], len(reply.body))
+            await send(writer, head + framed + extra.encode())
+            return bool(extra)
         case "huge_headers":
             filler = "x" * 4000
             count = int(options.get("bytes", 256 * 1024)) // len(filler) + 1

@@ -173,7 +173,7 @@ class StrictOrigin:
     async def _one(self, reader: asyncio.StreamReader, writer: asyncio.StreamWriter) -> bool:
         """One request; `False` where the connection ends."""
         try:
-            request = await read_request(*self._counting(reader), self.hosts or set())
+            request = await read_request(*self._counting(reader), self.hosts or set(), self.credential[0])
         except Malformed as error:
             self._record(Request(violations=[f"malformed: {error}"]), 400, None)
             writer.write(Reply(400, [("Connection", "close")], f"strict origin: {error}".encode()).bytes())

@@ -65,17 +65,20 @@ Read = Callable[[int], Awaitable[bytes]]
 ReadUntil = Callable[[bytes, int], Awaitable[bytes]]
 
 
-async def read_request(read_exactly: Read, read_until: ReadUntil, hosts: set[str]) -> Request | None:
+async def read_request(
+    read_exactly: Read, read_until: ReadUntil, hosts: set[str], credential: str = "authorization"
+) -> Request | None:
     """The next request of a connection, or `None` where it ends between requests.
 
-    Raises `Malformed` when framing is lost. Lesser faults are in `violations`.
+    Raises `Malformed` when framing is lost. Lesser faults are in `violations`. The header
+    `credential` may arrive even where it would otherwise be a leak.
     """
     head = await read_until(b"\r\n\r\n", MAX_HEAD)
     if not head:
         return None
     request = parse_head(head)
     check_target(request)
-    check_headers(request, hosts)
+    check_headers(request, hosts, credential)
     await read_body(request, read_exactly, read_until)
     check_body(request)
     return request
@@ -137,7 +140,7 @@ def say_encoded(segment: str, say: Callable[[str], None]) -> None:
             say(f"{escape} in path")
 
 
-def check_headers(request: Request, hosts: set[str]) -> None:
+def check_headers(request: Request, hosts: set[str], credential: str) -> None:
     say = request.violations.append
     names = [name.lower() for name, _ in request.headers]
     for name in sorted({name for name in names if names.count(name) > 1}):
@@ -145,6 +148,8 @@ def check_headers(request: Request, hosts: set[str]) -> None:
     for name in names:
         # `Connection: keep-alive` or `close` is the peer's own business; nominations are not.
         if name == "connection" and set(request.all(name)) <= {"keep-alive", "close"}:
+            continue
+        if name == credential:
             continue
         if name in FORBIDDEN or name.startswith(FORBIDDEN_PREFIXES) or "_" in name:
             say(f"header {name} must not arrive")

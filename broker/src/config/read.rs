@@ -64,7 +64,8 @@ impl<'a, 'p> Reader<'a, 'p> {
     }
 
     pub(super) fn line_of(&self, key: &str) -> usize {
-        let at = self.table.iter().find(|(k, _)| k.get_ref().as_ref() == key).map_or(self.at.start, |(k, _)| k.span().start);
+        let at =
+            self.table.iter().find(|(k, _)| k.get_ref().as_ref() == key).map_or(self.at.start, |(k, _)| k.span().start);
         line(self.text, at)
     }
 
@@ -141,7 +142,12 @@ impl<'a, 'p> Reader<'a, 'p> {
     }
 
     /// A string out of a closed list of words, parsed by the caller.
-    pub(super) fn word<T>(&mut self, key: &'static str, expected: &str, parse: impl Fn(&str) -> Option<T>) -> Option<T> {
+    pub(super) fn word<T>(
+        &mut self,
+        key: &'static str,
+        expected: &str,
+        parse: impl Fn(&str) -> Option<T>,
+    ) -> Option<T> {
         let text = self.string(key)?;
         let parsed = parse(&text);
         if parsed.is_none() {
@@ -174,12 +180,7 @@ pub(super) fn line(text: &str, at: usize) -> usize {
 
 /// The word with the smallest edit distance, if it is close enough to be a slip.
 pub(super) fn nearest<'w>(word: &str, among: &[&'w str]) -> Option<&'w str> {
-    among
-        .iter()
-        .map(|w| (distance(word, w), *w))
-        .min()
-        .filter(|(d, w)| *d <= 2.max(w.len() / 4))
-        .map(|(_, w)| w)
+    among.iter().map(|w| (distance(word, w), *w)).min().filter(|(d, w)| *d <= 2.max(w.len() / 4)).map(|(_, w)| w)
 }
 
 /// Levenshtein distance.

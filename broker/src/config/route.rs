@@ -1,7 +1,7 @@
 //! Routes, credentials and declared tools.
 
 use std::{
-    collections::{BTreeMap, HashMap},
+    collections::{BTreeMap, HashSet},
     net::SocketAddr,
     sync::Arc,
     time::Duration,
@@ -208,12 +208,22 @@ pub fn parse(file: &str, text: &str) -> Result<(RouteConfig, Vec<Problem>), Vec<
         }
         top.finish();
     }
+    // Also those with an error of their own: a route that names one is not wrong for it.
+    let declared: Vec<String> = sections
+        .iter()
+        .filter(|(section, _)| *section == "credential")
+        .flat_map(|(_, value)| tables(value))
+        .filter_map(|(table, _)| match table.get("name")?.get_ref() {
+            DeValue::String(name) => Some(name.to_string()),
+            _ => None,
+        })
+        .collect();
     for (section, value) in &sections {
         for (table, at) in tables(value) {
             let reader = Reader::new(file, text, table, at, section, &mut problems);
             match *section {
                 "credential" => read_credential(reader, &mut config),
-                "route" => read_route(reader, &mut config),
+                "route" => read_route(reader, &mut config, &declared),
                 "tool" => read_tool(reader, &mut config),
                 _ => read_api(reader, &mut config),
             }
@@ -278,12 +288,13 @@ fn read_credential(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
     r.finish();
     if let Some(kind) = kind {
         let vault = vault.unwrap_or_else(|| "embedded".into());
-        let spec = CredentialSpec { key: key.unwrap_or_else(|| name.clone()), name: name.clone(), vault, kind, line: at };
+        let spec =
+            CredentialSpec { key: key.unwrap_or_else(|| name.clone()), name: name.clone(), vault, kind, line: at };
         config.credentials.insert(name, Arc::new(spec));
     }
 }
 
-fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
+fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[String]) {
     let name = r.required("name");
     r.named(format!("route `{name}`"));
     check_label(&mut r, "name", &name);
@@ -353,6 +364,14 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
     {
         let message = format!("`{addr}` is the listener of route `{}` already", other.name);
         r.error_at("listen", message);
+    }
+    if let Some(credential) = &credential
+        && !declared.contains(credential)
+    {
+        r.error_at(
+            "credential",
+            format!("credential `{credential}` is not declared; add a `[[credential]]` of that name"),
+        );
     }
     r.finish();
     let Some(upstream) = upstream else { return };
@@ -455,20 +474,8 @@ fn read_api(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
 }
 
 fn cross_check(file: &str, config: &RouteConfig, problems: &mut Vec<Problem>) {
-    let mut used: HashMap<&str, usize> = HashMap::new();
-    for route in &config.routes {
-        let Some(name) = &route.credential else { continue };
-        *used.entry(name).or_default() += 1;
-        if !config.credentials.contains_key(name) {
-            problems.push(Problem {
-                file: file.to_owned(),
-                line: route.line,
-                message: format!("route `{}`: credential `{name}` is not declared; add a `[[credential]]` of that name", route.name),
-                severity: Severity::Error,
-            });
-        }
-    }
-    for spec in config.credentials.values().filter(|spec| !used.contains_key(spec.name.as_str())) {
+    let used: HashSet<&str> = config.routes.iter().filter_map(|r| r.credential.as_deref()).collect();
+    for spec in config.credentials.values().filter(|spec| !used.contains(spec.name.as_str())) {
         problems.push(Problem {
             file: file.to_owned(),
             line: spec.line,
@@ -502,11 +509,17 @@ fn parse_upstream(url: &str, plaintext: bool) -> Result<Upstream, String> {
         return Err(format!("`{host}` is not a lower-case host name"));
     }
     let port = match port {
-        None => if tls { 443 } else { 80 },
+        None => {
+            if tls {
+                443
+            } else {
+                80
+            }
+        }
         Some(text) => text.parse::<u16>().ok().filter(|p| *p > 0).ok_or_else(|| format!("`{text}` is not a port"))?,
     };
     let base_path = path.trim_end_matches('/').to_owned();
-    if base_path.split('/').any(|s| s == "." || s == ".." ) || base_path.contains("//") || base_path.contains('%') {
+    if base_path.split('/').any(|s| s == "." || s == "..") || base_path.contains("//") || base_path.contains('%') {
         return Err(format!("`{path}` is not a plain path"));
     }
     Ok(Upstream { tls, host: host.to_owned(), port, base_path })
@@ -549,7 +562,9 @@ fn param_type(word: &str) -> Option<ParamType> {
 
 fn capitalised(word: &str) -> String {
     word.split(['-', '_'])
-        .filter_map(|part| part.chars().next().map(|c| c.to_ascii_uppercase().to_string() + part.get(1..).unwrap_or_default()))
+        .filter_map(|part| {
+            part.chars().next().map(|c| c.to_ascii_uppercase().to_string() + part.get(1..).unwrap_or_default())
+        })
         .collect()
 }
 
@@ -592,7 +607,10 @@ kind = "smoke"
             (8, "`API.github.com`"),
             (11, "`smoke`"),
         ] {
-            assert!(lines.iter().any(|l| l.starts_with(&format!("routes.toml:{line}:")) && l.contains(needle)), "{line} {needle}: {lines:#?}");
+            assert!(
+                lines.iter().any(|l| l.starts_with(&format!("routes.toml:{line}:")) && l.contains(needle)),
+                "{line} {needle}: {lines:#?}"
+            );
         }
     }
 
@@ -600,7 +618,7 @@ kind = "smoke"
     fn a_route_needs_its_credential_declared() {
         let text = "[[route]]\nname=\"a\"\nupstream=\"https://a.example\"\ncredential=\"x\"\n";
         let problems = parse("f", text).unwrap_err();
-        assert_eq!(problems[0].line, 2);
+        assert_eq!(problems[0].line, 4);
         assert!(problems[0].message.contains("`x` is not declared"), "{}", problems[0]);
     }
 
@@ -609,7 +627,16 @@ kind = "smoke"
         let ok = parse_upstream("https://api.example:8443/v3/", false).unwrap();
         assert_eq!((ok.host.as_str(), ok.port, ok.base_path.as_str()), ("api.example", 8443, "/v3"));
         assert_eq!(ok.authority(), "api.example:8443");
-        for bad in ["ftp://x", "https://u@x", "https://x/../y", "https://", "https://x:0", "https://x.", "https://x?y", "https://a//b//c"] {
+        for bad in [
+            "ftp://x",
+            "https://u@x",
+            "https://x/../y",
+            "https://",
+            "https://x:0",
+            "https://x.",
+            "https://x?y",
+            "https://a//b//c",
+        ] {
             assert!(parse_upstream(bad, true).is_err(), "{bad}");
         }
     }
