@@ -137,21 +137,40 @@ def test_a_trace_id_is_passed_on_and_recorded(
     assert gateway.leaf_of(headers["aegis-receipt"])["trace_id"] == trace
 
 
-def test_a_large_upload_and_chunks_arrive_whole(
-    gateway: Gateway, agent: Agent, origin: StrictOrigin, tmp_path: Path
-) -> None:
-    """Beyond the 64 KiB that are buffered at first, with and without a length."""
-    content = "QUFB" * 100_000
-    file = tmp_path / "body.json"
+def upload(gateway: Gateway, agent: Agent, origin: StrictOrigin, folder: Path, size: int, *words: str) -> tuple:
+    """A file of `size` bytes of content put through the gateway: status, headers, and what the origin got of it."""
+    content, file = "QUFB" * (size // 4), folder / "body.json"
     file.write_text(json.dumps({"message": "m", "content": content, "branch": "topic"}))
-    url = gateway.base() + "/repos/octo/hello/contents/big.txt"
     # A write to a branch asks first whether the branch is protected.
     origin.answer("GET", "/repos/octo/hello/branches/topic", {"name": "topic", "protected": False})
-    for words in ((), ("-H", "Transfer-Encoding: chunked"), ("-H", "Expect: 100-continue")):
+    before = origin.mark()
+    words = (*bearer(agent), "-T", str(file), "-H", "Content-Type: application/json", *words)
+    status, headers, _ = curl(gateway.base() + "/repos/octo/hello/contents/a.txt", *words, folder=folder)
+    arrived = [each for each in origin.since(before)[1] if each.method == "PUT"]
+    assert all(each.json()["content"] == content for each in arrived)
+    return status, headers, len(arrived)
+
+
+@pytest.mark.parametrize("size", [1_000, 60_000, 64 * 1024, 400_000])
+@pytest.mark.parametrize("words", [(), ("-H", "Expect: 100-continue"), ("-H", "Expect:")], ids=["", "wait", "no-wait"])
+def test_an_upload_arrives_whole(
+    words: tuple, size: int, gateway: Gateway, agent: Agent, origin: StrictOrigin, tmp_path: Path
+) -> None:
+    """On both sides of the 64 KiB that are buffered at first."""
+    status, _, arrived = upload(gateway, agent, origin, tmp_path, size, *words)
+    assert (status, arrived) == (200, 1)
+
+
+def test_chunks_are_taken_up_to_the_buffer_and_refused_beyond(
+    gateway: Gateway, agent: Agent, origin: StrictOrigin, tmp_path: Path
+) -> None:
+    chunked = ("-H", "Transfer-Encoding: chunked")
+    for size in (1_000, 60_000):
+        status, _, arrived = upload(gateway, agent, origin, tmp_path, size, *chunked)
+        assert (status, arrived) == (200, 1)
+    for size in (70_000, 400_000):
         before = origin.mark()
-        status, _, body = curl(
-            url, *bearer(agent), "-T", str(file), "-H", "Content-Type: application/json", *words, folder=tmp_path
-        )
-        assert status == 200, body
-        [request] = [each for each in origin.since(before)[1] if each.method == "PUT"]
-        assert request.json()["content"] == content
+        status, headers, _ = upload(gateway, agent, origin, tmp_path, size, *chunked)
+        assert (status, headers["aegis-reason"]) == (411, "length_required")
+        assert origin.since(before) == (0, [])
+        assert gateway.leaf_of(headers["aegis-receipt"]).is_denial

@@ -5,7 +5,7 @@ from __future__ import annotations
 import subprocess
 import threading
 import time
-from collections.abc import Iterator
+from collections.abc import Callable, Iterator
 from pathlib import Path
 
 import pytest
@@ -23,7 +23,8 @@ pytestmark = pytest.mark.binary
 def own(tmp_path: Path, origin: StrictOrigin) -> Iterator[Gateway]:
     with Gateway(tmp_path / "gw", [Route("github", origin.url)], [Credential(CANARY)]) as running:
         yield running
-        limit(running, "unlimited")
+        if running.process and running.process.poll() is None:
+            limit(running, "unlimited")
 
 
 def limit(gateway: Gateway, size: str) -> None:
@@ -38,10 +39,29 @@ def full(gateway: Gateway) -> None:
     limit(gateway, "1")
 
 
+def eventually(check: Callable[[], bool], what: str, seconds: float = 10) -> None:
+    end = time.monotonic() + seconds
+    while not check():
+        assert time.monotonic() < end, f"not within {seconds} s: {what}"
+        time.sleep(0.02)
+
+
+def settled(gateway: Gateway) -> None:
+    """Until every allowed intent has its outcome, so that nothing is left to be written."""
+
+    def open_intents() -> int:
+        leaves = gateway.leaves()
+        merged = sum(len(leaf["entries"] or leaf["outcomes"] or []) for leaf in leaves if leaf.kind == "outcomes")
+        allowed = sum(leaf.kind == "intent" and leaf["decision"] == "allow" for leaf in leaves)
+        return allowed - merged - sum(leaf.kind == "outcome" for leaf in leaves)
+
+    eventually(lambda: open_intents() == 0, "every intent has its outcome")
+
+
 def test_full_disk_means_503_and_nothing_forwarded_until_there_is_room(own: Gateway, origin: StrictOrigin) -> None:
     agent = own.enrol()
     assert own.call(agent, "POST", "/repos/octo/hello/issues", json={"title": "before"}).status_code == 200
-    time.sleep(0.2)
+    settled(own)
     before = origin.mark()
     full(own)
     for _ in range(5):
@@ -78,7 +98,7 @@ def recovers(gateway: Gateway, agent: Agent) -> float:
 
 def test_outcomes_in_flight_still_fit(own: Gateway, origin: StrictOrigin) -> None:
     """An intent is only taken when there is room for its outcome too."""
-    agent = own.enrol()
+    agent, before = own.enrol(), origin.mark()
     origin.fault(Fault("stall", path="/repos/octo/hello/issues", times=1, options={"seconds": 1}))
     answers: list[int] = []
     writer = threading.Thread(
@@ -87,7 +107,7 @@ def test_outcomes_in_flight_still_fit(own: Gateway, origin: StrictOrigin) -> Non
         )
     )
     writer.start()
-    time.sleep(0.4)
+    eventually(lambda: origin.since(before)[1] != [], "the origin has the request")
     segment = max((own.receipts / "segments").glob("*.log"), key=lambda path: path.stat().st_mtime)
     own_size = segment.stat().st_size
     # Room that was reserved when the intent was taken stays usable: only growth is refused.

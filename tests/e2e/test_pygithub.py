@@ -211,8 +211,8 @@ def test_deleting_a_repository_is_denied(client: pygithub.Github, hub: Gateway, 
 
 
 def test_a_workflow_file_is_denied(client: pygithub.Github, github: GitHub) -> None:
+    repo = client.get_repo(REPO)
     before = github.origin.mark()
-    repo = client.get_repo(REPO, lazy=True)
     with pytest.raises(pygithub.GithubException) as refused:
         repo.create_file(".github/workflows/x.yml", "m", "on: push")
     assert refused.value.status == 403

@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import json
 import time
 from collections.abc import Iterator
 from pathlib import Path
@@ -46,7 +47,7 @@ def test_errors_pass_through_with_their_status(gateway: Gateway, agent: Agent, o
     assert entry["upstream_status"] == 422
 
 
-@pytest.mark.parametrize("kind", ["reset", "close", "garbage", "two_lengths", "both_framings"])
+@pytest.mark.parametrize("kind", ["reset", "close", "garbage", "two_lengths"])
 def test_no_usable_answer_is_502_and_sent_once(kind: str, gateway: Gateway, agent: Agent, origin: StrictOrigin) -> None:
     assert gateway.call(agent, "GET", "/user").status_code == 200  # a connection in the pool to break
     before = origin.mark()
@@ -72,10 +73,26 @@ def test_an_answer_that_breaks_off_is_not_passed_for_whole(
         assert not whole, f"{kind}: {answer.raw[:300]!r}"
 
 
-def test_extra_bytes_after_an_answer_reach_nobody(gateway: Gateway, agent: Agent, origin: StrictOrigin) -> None:
-    """A response longer than its length must not become the start of somebody else's."""
+def test_an_answer_in_both_framings_goes_on_in_one(gateway: Gateway, agent: Agent, origin: StrictOrigin) -> None:
+    """RFC 9112, 6.3: chunks win and the length is taken out, so that nobody behind us can read it otherwise."""
+    origin.fault(Fault("both_framings"))
+    head = f"GET /github/user HTTP/1.1\r\nHost: {gateway.listen}\r\nAuthorization: Bearer {agent.token}\r\n\r\n"
+    answer = raw.exchange(gateway.listen, head.encode(), quiet=0.5)
+    assert (answer.status, answer.header("transfer-encoding")) == (200, "chunked")
+    assert answer.header("content-length") is None
+    assert json.loads(answer.body) == {"ok": True, "method": "GET", "path": "/user"} and answer.rest == b""
+
+
+EVIL = "HTTP/1.1 200 OK\r\nContent-Length: 4\r\n\r\nevil"
+
+
+@pytest.mark.parametrize("fault", [("short_length", {}), ("both_framings", {"extra": EVIL})], ids=lambda f: f[0])
+def test_extra_bytes_after_an_answer_reach_nobody(
+    fault: tuple[str, dict], gateway: Gateway, agent: Agent, origin: StrictOrigin
+) -> None:
+    """A response longer than its framing says must not become the start of somebody else's."""
     origin.answer("GET", "/repos/octo/long", {"text": "tail-of-the-first"})
-    origin.fault(Fault("short_length", path="/repos/octo/long", times=1))
+    origin.fault(Fault(fault[0], path="/repos/octo/long", times=1, options=fault[1]))
     gateway.call(agent, "GET", "/repos/octo/long")
     for _ in range(5):
         answer = gateway.call(gateway.enrol(), "GET", "/user")
@@ -186,4 +203,4 @@ def test_kinds_of_credential(credential: Credential, header: str, value: str, tm
     with StrictOrigin((header, value)) as origin:
         with Gateway(tmp_path / "gw", [Route("github", origin.url)], [credential]) as gateway:
             assert gateway.call(gateway.enrol(), "GET", "/user").status_code == 200
-            assert [v for v in origin.violations if "must not arrive" not in v] == []
+            assert origin.violations == []

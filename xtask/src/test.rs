@@ -1,4 +1,4 @@
-//! `cargo xtask test`: every test there is, on a machine that has only the compilers.
+//! `cargo xtask test`: every check there is, on a machine that has only the compilers.
 
 use std::{
     ffi::OsStr,
@@ -17,7 +17,12 @@ pub fn run(args: &[&str]) -> Result<(), String> {
     check_tools(&options)?;
     let mut summary = Summary::default();
     if options.rust {
+        summary.step("format", || simple(&root, &["fmt", "--all", "--check"], "formatted", "run `cargo fmt --all`"));
         summary.step("rust tests", || rust_tests(&root));
+        let clippy = ["clippy", "--workspace", "--all-targets", "--", "-D", "warnings"];
+        summary.step("clippy", || simple(&root, &clippy, "no warnings", "see the warnings above"));
+        summary.step("docs", || docs(&root));
+        summary.step("layering, licences, sources", || deny(&root));
     }
     if options.python {
         let built = summary.step("build", || build(&root));
@@ -78,6 +83,30 @@ fn rust_tests(root: &Path) -> Result<Report<()>, String> {
     })?;
     let detail = format!("{passed} passed, {failed} failed, {ignored} ignored");
     if ok { Ok(Report { value: (), detail }) } else { Err(detail) }
+}
+
+fn simple(root: &Path, args: &[&str], good: &str, bad: &str) -> Result<Report<()>, String> {
+    let ok = stream(cargo(root).args(args), |_| {})?;
+    if ok { Ok(Report { value: (), detail: good.into() }) } else { Err(bad.into()) }
+}
+
+fn docs(root: &Path) -> Result<Report<()>, String> {
+    let mut command = cargo(root);
+    command.env("RUSTDOCFLAGS", "-D warnings").args(["doc", "--workspace", "--no-deps", "--document-private-items"]);
+    let ok = stream(&mut command, |_| {})?;
+    if ok { Ok(Report { value: (), detail: "no warnings".into() }) } else { Err("see the warnings above".into()) }
+}
+
+/// `deny.toml`: who may import whom, licences, where crates come from. The tool is built once a machine.
+fn deny(root: &Path) -> Result<Report<()>, String> {
+    if !on_path("cargo-deny") {
+        eprintln!("building cargo-deny {CARGO_DENY}, a few minutes once a machine");
+        let install = ["install", "--locked", "--quiet", "cargo-deny", "--version", CARGO_DENY, "--debug"];
+        if !stream(cargo(root).args(install), |_| {})? {
+            return Err("cargo-deny could not be built".into());
+        }
+    }
+    simple(root, &["deny", "check", "bans", "licenses", "sources"], "as deny.toml says", "see above")
 }
 
 /// The number in front of `word`, as in `12 passed; 0 failed`.
@@ -184,6 +213,8 @@ impl Summary {
         if self.lines.iter().all(|(ok, ..)| *ok) { Ok(()) } else { Err("some tests failed".to_owned()) }
     }
 }
+
+const CARGO_DENY: &str = "0.20.2";
 
 #[cfg(test)]
 mod tests {

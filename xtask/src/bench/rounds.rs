@@ -192,8 +192,7 @@ fn sample(
         Subject::Gateway => recorded(options, &load, row, &fixture.gateway, &fixture.gateway.remembered, time),
         Subject::Anew => recorded(options, &load, row, &fixture.gateway, &fixture.gateway.anew, time),
         Subject::BothCores => {
-            // A new one each time: allowed SDK calls stay open until their outcome is reported,
-            // the log takes 65,536 of them, and the load reports none.
+            // Started for the row and ended with it: on both cores it would be in the way of the others.
             let both = format!("{},{}", machine.proxy_core, machine.load_core);
             let folder = fixture.folder.0.join("authorize");
             let _ = std::fs::remove_dir_all(&folder);
