@@ -1,8 +1,9 @@
 //! Clock and randomness, passed in so that a failing run can be replayed.
 
-use std::{sync::Arc, time::SystemTime};
+use std::{cell::RefCell, sync::Arc, time::SystemTime};
 
 use aegis_action::{Clock, Timestamp};
+use zeroize::Zeroizing;
 
 /// Where random bytes come from.
 pub trait Random: Send + Sync {
@@ -55,13 +56,50 @@ impl Clock for SystemClock {
     }
 }
 
-/// The operating system's generator.
+/// The operating system's generator, asked for a little more at a time: a decision takes several small draws.
 pub struct SystemRandom;
 
 impl Random for SystemRandom {
     fn fill(&self, buffer: &mut [u8]) -> Result<(), RandomError> {
-        getrandom::fill(buffer).map_err(|_| RandomError)
+        if buffer.len() > POOL / 4 {
+            return getrandom::fill(buffer).map_err(|_| RandomError);
+        }
+        DRAWN.with_borrow_mut(|(pool, left)| {
+            if *left < buffer.len() {
+                getrandom::fill(pool.as_mut_slice()).map_err(|_| RandomError)?;
+                *left = POOL;
+            }
+            let from = POOL - *left;
+            let drawn = pool.get_mut(from..from + buffer.len()).ok_or(RandomError)?;
+            buffer.copy_from_slice(drawn);
+            // What was given out is given out once, and is not kept.
+            drawn.fill(0);
+            *left -= buffer.len();
+            Ok(())
+        })
     }
 }
 
+thread_local! {
+    /// Bytes drawn ahead, and how many of them are left at the end.
+    static DRAWN: RefCell<(Zeroizing<[u8; POOL]>, usize)> = RefCell::new((Zeroizing::new([0; POOL]), 0));
+}
+
+const POOL: usize = 1024;
+
 const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+
+    #[test]
+    fn no_draw_repeats_another() {
+        let mut seen = std::collections::HashSet::new();
+        for length in [16, 32, 24, 300, 7].into_iter().cycle().take(2000) {
+            let mut bytes = vec![0; length];
+            SystemRandom.fill(&mut bytes).unwrap();
+            assert!(seen.insert(bytes), "a draw came twice");
+        }
+    }
+}

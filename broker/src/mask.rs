@@ -5,6 +5,9 @@ use serde_json::{Map, Value};
 /// A copy with the values of secret-like members replaced; the flag says whether any was.
 pub fn masked(parameters: &Map<String, Value>) -> (Map<String, Value>, bool) {
     let mut any = false;
+    if parameters.is_empty() {
+        return (Map::new(), any);
+    }
     let out = parameters.iter().map(|(k, v)| (k.clone(), mask_member(k, v, &mut any))).collect();
     (out, any)
 }

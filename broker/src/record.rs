@@ -1,13 +1,11 @@
 //! Decisions as records: the leaf that anyone can check, and the answer the caller gets.
 
-use std::fmt::Write as _;
-
 use aegis_action::{AccessClass, CANON_VERSION, Digest, Risk, SourceTrust, sha256};
 use aegis_connectors::Call;
 pub use aegis_receipts::Decision as DecisionWord;
 use aegis_receipts::{ApprovalUse as ApprovalRef, Intent, LeafBody, commit};
 use serde::{Deserialize, Serialize};
-use serde_json::{Value, json};
+use serde_json::{Map, Value};
 
 use crate::{
     Broker,
@@ -193,15 +191,32 @@ impl Broker {
     /// masked. Sealed, outside the leaf, erasable.
     fn payload(&self, decision_id: &str, call: &Call, salt: &[u8; 32]) -> Option<Vec<u8>> {
         let (parameters, any) = masked(call.action.parameters());
-        let mut text = String::with_capacity(256);
-        let head = json!({
-            "action_hash": call.action.hash(), "salt": hex::encode(salt), "masked": any,
-            "tool": call.action.tool(), "action": call.action.name(), "resource": call.action.resource(),
-            "mutates_state": call.action.mutates_state(), "parameters": parameters,
-        });
-        write!(text, "{head}").ok()?;
-        self.sealer.seal(decision_id.as_bytes(), text.as_bytes())
+        let text = serde_json::to_vec(&Payload {
+            action: call.action.name(),
+            action_hash: call.action.hash(),
+            masked: any,
+            mutates_state: call.action.mutates_state(),
+            parameters: &parameters,
+            resource: call.action.resource(),
+            salt: &hex::encode(salt),
+            tool: call.action.tool(),
+        })
+        .ok()?;
+        self.sealer.seal(decision_id.as_bytes(), &text)
     }
+}
+
+/// What stands beside a leaf, sealed.
+#[derive(Serialize)]
+struct Payload<'a> {
+    action: &'a str,
+    action_hash: Digest,
+    masked: bool,
+    mutates_state: bool,
+    parameters: &'a Map<String, Value>,
+    resource: Option<&'a str>,
+    salt: &'a str,
+    tool: &'a str,
 }
 
 /// The hash that approvals and answers name.

@@ -27,7 +27,13 @@ impl Broker {
     /// Validates and swaps. Requests in flight finish with the configuration they started with.
     pub async fn reload(&self, sources: &Sources) -> Result<Reload, AdmitError> {
         let _one_at_a_time = self.swapping.lock().await;
-        let result = match Snapshot::build(sources, &self.grammars) {
+        if self.snapshot().sources == *sources {
+            return Ok(Reload::Unchanged);
+        }
+        // Loading thousands of policies takes seconds, which requests must not wait for.
+        let (theirs, grammars) = (sources.clone(), self.grammars.clone());
+        let built = tokio::task::spawn_blocking(move || Snapshot::build(&theirs, &grammars)).await;
+        let result = match built.map_err(|e| AdmitError::Unrecorded(e.to_string()))? {
             Err(problems) => Reload::Kept(problems),
             Ok((snapshot, _)) if snapshot.hash == self.snapshot().hash => Reload::Unchanged,
             Ok((snapshot, warnings)) => {

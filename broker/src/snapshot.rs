@@ -11,7 +11,7 @@ use crate::{
 };
 
 /// What an admin edits, as text.
-#[derive(Debug, Clone)]
+#[derive(Debug, Clone, PartialEq, Eq)]
 pub struct Sources {
     /// Name of the routes file, for messages.
     pub routes_file: String,
@@ -29,6 +29,8 @@ pub struct Snapshot {
     pub config: RouteConfig,
     /// Policies.
     pub engine: PolicyEngine,
+    /// What it was made from.
+    pub sources: Sources,
     scopes: Vec<Arc<Scope>>,
     by_name: HashMap<String, Arc<Scope>>,
     by_host: HashMap<String, Arc<Scope>>,
@@ -148,7 +150,7 @@ impl Snapshot {
             text.extend_from_slice(&(part.len() as u64).to_be_bytes());
             text.extend_from_slice(part);
         }
-        Self { hash: sha256(&text), config, engine, scopes, by_name, by_host, declared }
+        Self { hash: sha256(&text), sources: sources.clone(), config, engine, scopes, by_name, by_host, declared }
     }
 }
 

@@ -1,6 +1,6 @@
 //! One request's state, from head to outcome.
 
-use std::{net::IpAddr, sync::Arc};
+use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use aegis_broker::{
     Broker,
@@ -38,6 +38,7 @@ pub(crate) struct Exchange {
     /// `Host` and the part of the path that selected the route, for URLs in answers.
     base: String,
     is_head: bool,
+    started: Instant,
 }
 
 impl Exchange {
@@ -55,6 +56,7 @@ impl Exchange {
             sending: None,
             base: String::new(),
             is_head: false,
+            started: Instant::now(),
         }
     }
 
@@ -86,6 +88,7 @@ impl Exchange {
     }
 
     pub(crate) fn decided(&mut self, record: &DecisionRecord) {
+        self.broker.metrics.decide_seconds.observe(self.started.elapsed().as_secs_f64());
         self.headers.retain(|(name, _)| *name != "aegis-action-hash");
         self.headers.push(("aegis-decision", record.decision.as_str().to_owned()));
         self.headers.push(("aegis-receipt", record.receipt.receipt_id.clone()));
@@ -138,6 +141,7 @@ pub(crate) struct Sending {
     peer: Option<Box<HttpPeer>>,
     sent: Digester,
     fault: Option<&'static str>,
+    pub(crate) leased: Instant,
 }
 
 impl Sending {
@@ -160,6 +164,7 @@ impl Sending {
             peer: Some(peer),
             sent: Digester::default(),
             fault: None,
+            leased: Instant::now(),
         }
     }
 

@@ -60,6 +60,7 @@ pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut E
     let asked = x.path.clone();
     let sending = x.sending()?;
     sending.status = Some(answer.status.as_u16());
+    broker.metrics.upstream_seconds.observe(sending.leased.elapsed().as_secs_f64());
     let class = match answer.status.as_u16() {
         200..=299 => "2xx",
         300..=399 => "3xx",

@@ -130,11 +130,12 @@ impl Shared {
     }
 
     fn find_payload(&self, seq: u64) -> io::Result<Option<(Arc<dyn DiskFile>, super::sidecar::Place)>> {
-        let writer = self.writer.lock();
+        let mut writer = self.writer.lock();
         if seq >= writer.next_seq() {
             return Ok(None);
         }
-        writer.sidecar.find(&*self.disk, writer.segment_of(seq), seq)
+        let first = writer.segment_of(seq);
+        writer.sidecar.find(&*self.disk, first, seq)
     }
 }
 

@@ -33,6 +33,8 @@ pub(super) struct Sidecar {
     file: Option<Arc<dyn DiskFile>>,
     end: u64,
     places: Vec<Place>,
+    /// Records on their way to the file, the first one at `end - pending.len()`.
+    pending: Vec<u8>,
     dirty: bool,
     /// Payloads that could not be stored.
     pub lost: u64,
@@ -42,8 +44,16 @@ impl Sidecar {
     /// Opens the sidecar of a segment, if there is one, and cuts what is no record or
     /// belongs to leaves that are not in the log. Returns how many bytes that were.
     pub fn open(disk: &dyn Disk, dir: &Path, first: u64, next_seq: u64) -> Result<(Self, u64), LogError> {
-        let mut sidecar =
-            Self { dir: payloads_dir(dir), first, file: None, end: 0, places: Vec::new(), dirty: false, lost: 0 };
+        let mut sidecar = Self {
+            dir: payloads_dir(dir),
+            first,
+            file: None,
+            end: 0,
+            places: Vec::new(),
+            pending: Vec::new(),
+            dirty: false,
+            lost: 0,
+        };
         let cut = sidecar.load(disk, next_seq).map_err(|e| LogError::io("open a payload file", &e))?;
         Ok((sidecar, cut))
     }
@@ -76,33 +86,46 @@ impl Sidecar {
             (self.first, self.file, self.end) = (first, None, 0);
             self.places.clear();
         }
-        let file = match &self.file {
-            Some(file) => Arc::clone(file),
-            None => {
-                let file = disk.open(&self.dir.join(file_name(first)))?;
-                file.truncate(0)?;
-                disk.sync_dir(&self.dir)?;
-                Arc::clone(self.file.insert(file))
-            }
-        };
-        let len = u32::try_from(payload.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
-        let mut record = Vec::with_capacity(HEADER + payload.len());
-        record.extend_from_slice(&len.to_be_bytes());
-        record.extend_from_slice(&seq.to_be_bytes());
-        record.extend_from_slice(payload);
-        if let Err(e) = file.write_all_at(&record, self.end) {
-            // The next record overwrites what this left; opening cuts it otherwise.
-            let _ = file.truncate(self.end);
-            return Err(e);
+        if self.file.is_none() {
+            let file = disk.open(&self.dir.join(file_name(first)))?;
+            file.truncate(0)?;
+            disk.sync_dir(&self.dir)?;
+            self.file = Some(file);
         }
+        let len = u32::try_from(payload.len()).map_err(|_| io::ErrorKind::InvalidInput)?;
+        self.pending.extend_from_slice(&len.to_be_bytes());
+        self.pending.extend_from_slice(&seq.to_be_bytes());
+        self.pending.extend_from_slice(payload);
         self.places.push(Place { seq, offset: self.end + HEADER as u64, len });
-        self.end += record.len() as u64;
-        self.dirty = true;
+        self.end += (HEADER + payload.len()) as u64;
+        if self.pending.len() >= MAX_PENDING {
+            self.flush();
+        }
         Ok(())
+    }
+
+    /// Hands pending records to the kernel. What it refuses is lost, as the records behind it would be misplaced.
+    pub fn flush(&mut self) {
+        let (Some(file), false) = (&self.file, self.pending.is_empty()) else { return };
+        let from = self.end - self.pending.len() as u64;
+        if let Err(e) = file.write_all_at(&self.pending, from) {
+            // The next record overwrites what this left; opening cuts it otherwise.
+            let _ = file.truncate(from);
+            let before = self.places.len();
+            self.places.retain(|place| place.offset < from);
+            let lost = (before - self.places.len()) as u64;
+            self.lost += lost;
+            self.end = from;
+            tracing::warn!(lost, error = %e, "payloads could not be stored; their leaves stand without them");
+        } else {
+            self.dirty = true;
+        }
+        self.pending.clear();
     }
 
     /// Makes stored payloads durable, as far as the disk wants to.
     pub fn sync(&mut self) {
+        self.flush();
         if self.dirty
             && let Some(file) = &self.file
             && let Err(e) = file.sync()
@@ -118,7 +141,8 @@ impl Sidecar {
     }
 
     /// The file and place of a payload of segment `first`.
-    pub fn find(&self, disk: &dyn Disk, first: u64, seq: u64) -> io::Result<Option<(Arc<dyn DiskFile>, Place)>> {
+    pub fn find(&mut self, disk: &dyn Disk, first: u64, seq: u64) -> io::Result<Option<(Arc<dyn DiskFile>, Place)>> {
+        self.flush();
         if first == self.first {
             let at = self.places.binary_search_by_key(&seq, |place| place.seq);
             let place = at.ok().and_then(|at| self.places.get(at)).copied();
@@ -186,3 +210,5 @@ fn scan(file: &dyn DiskFile, first: u64, limit: u64, visit: &mut dyn FnMut(Place
 }
 
 const HEADER: usize = 12;
+/// Records are written together: by the sync thread, or when there is this much.
+const MAX_PENDING: usize = 64 * 1024;

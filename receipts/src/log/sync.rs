@@ -35,7 +35,15 @@ pub(super) struct Failing {
 }
 
 pub(super) fn spawn(shared: Arc<Shared>) -> io::Result<JoinHandle<()>> {
-    let mut syncer = Syncer { shared, held: Vec::new(), retry_at: None, payloads_at: Instant::now(), gave_up: false };
+    let mut syncer = Syncer {
+        shared,
+        held: Vec::new(),
+        waiting: false,
+        retry_at: None,
+        head: None,
+        payloads_at: Instant::now(),
+        gave_up: false,
+    };
     thread::Builder::new().name("receipt-sync".into()).spawn(move || syncer.run())
 }
 
@@ -43,7 +51,10 @@ struct Syncer {
     shared: Arc<Shared>,
     /// Outcome leaves that are not recorded yet: the disk refused them.
     held: Vec<LeafBody>,
+    /// Whether somebody was told that they wait.
+    waiting: bool,
     retry_at: Option<Instant>,
+    head: Option<Arc<dyn DiskFile>>,
     /// When payloads were last synced.
     payloads_at: Instant,
     /// The log is being shut down and the disk does not let it end well.
@@ -104,14 +115,19 @@ impl Syncer {
             let few = self.held.get(..MAX_BATCH.min(self.held.len())).unwrap_or_default();
             let result = self.shared.writer.lock().append(few, Purpose::Outcomes);
             match result {
-                Ok(appended) => drop(self.held.drain(..appended.len())),
+                Ok(appended) => {
+                    self.waiting = false;
+                    drop(self.held.drain(..appended.len()));
+                }
                 Err(LogError::BadLeaf(_) | LogError::TooLarge { .. }) if few.len() > 1 => self.record_one_by_one(),
                 Err(e @ (LogError::BadLeaf(_) | LogError::TooLarge { .. })) => {
                     tracing::error!(error = %e, "an outcome that names no intent of this log is dropped");
                     self.held.remove(0);
                 }
                 Err(e) => {
-                    tracing::warn!(error = %e, waiting = self.held.len(), "outcomes wait for the disk");
+                    if !std::mem::replace(&mut self.waiting, true) {
+                        tracing::warn!(error = %e, waiting = self.held.len(), "outcomes wait for the disk");
+                    }
                     self.retry_at = Some(Instant::now() + RETRY);
                     return;
                 }
@@ -184,15 +200,23 @@ impl Syncer {
     }
 
     /// A head that stays behind is safe: it only covers less.
-    fn write_head(&self, head: HeadLine) {
-        let path = head_path(&self.shared.options.dir);
-        let written = self.shared.disk.open(&path).and_then(|file| file.write_all_at(head.encode().as_bytes(), 0));
-        if let Err(e) = written {
+    fn write_head(&mut self, head: HeadLine) {
+        if let Err(e) = self.head_file().and_then(|file| file.write_all_at(head.encode().as_bytes(), 0)) {
             tracing::warn!(error = %e, "the head file could not be written");
         }
     }
 
+    /// Opened once: a sync happens hundreds of times a second.
+    fn head_file(&mut self) -> io::Result<Arc<dyn DiskFile>> {
+        if let Some(file) = &self.head {
+            return Ok(Arc::clone(file));
+        }
+        let file = self.shared.disk.open(&head_path(&self.shared.options.dir))?;
+        Ok(Arc::clone(self.head.insert(file)))
+    }
+
     fn sync_payloads(&mut self) {
+        self.shared.writer.lock().sidecar.flush();
         if self.payloads_at.elapsed() < PAYLOAD_EVERY {
             return;
         }
@@ -214,7 +238,7 @@ impl Syncer {
         }
         self.shared.wake.lock().ended = true;
         self.shared.writer.lock().sidecar.sync();
-        let synced = self.shared.disk.open(&head_path(&self.shared.options.dir)).and_then(|file| file.sync());
+        let synced = self.head_file().and_then(|file| file.sync());
         if let Err(e) = synced {
             tracing::warn!(error = %e, "the head file could not be synced");
         }
@@ -235,7 +259,7 @@ fn sync_files(chunks: &[Chunk]) -> io::Result<()> {
 
 /// Leaves in a batch from which on the next one may wait.
 const BUSY: u64 = 8;
-const LINGER: Duration = Duration::from_millis(1);
+const LINGER: Duration = Duration::from_millis(2);
 /// How long an outcome of a read waits for others.
 const MERGE_FOR: Duration = Duration::from_millis(20);
 /// When refused outcomes are tried again.
