@@ -1,8 +1,14 @@
 //! The Cedar entities of one decision: agent, action, resource, each with its parents.
 
-use std::collections::{HashMap, HashSet};
+use std::{
+    collections::{HashMap, HashSet},
+    sync::Arc,
+};
 
+use aegis_action::AccessClass;
+use aegis_connectors::EntityRef;
 use cedar_policy::{Entities, Entity, EntityId, EntityTypeName, EntityUid, RestrictedExpression};
+use moka::sync::Cache;
 
 use super::{
     reads::Reads,
@@ -10,13 +16,25 @@ use super::{
     types::{Input, Principal},
 };
 
-/// Entity type names, parsed once.
+/// Entity type names, parsed once, and the entities of recent requests.
 #[derive(Debug)]
 pub struct TypeNames {
     known: HashMap<String, EntityTypeName>,
+    recent: Cache<CastKey, Arc<Cast>>,
+}
+
+/// Everything that the entities of a request are made of.
+#[derive(Debug, PartialEq, Eq, Hash)]
+struct CastKey {
+    principal: Principal,
+    attributes: bool,
+    action: String,
+    class: AccessClass,
+    resource: Vec<EntityRef>,
 }
 
 /// The three entities of a request.
+#[derive(Debug)]
 pub struct Cast {
     /// `Agent::"…"`.
     pub principal: EntityUid,
@@ -35,7 +53,7 @@ impl TypeNames {
         for ty in types.into_iter().chain([AGENT, TEAM, ACTION, UNSCOPED]) {
             known.insert(ty.to_owned(), parse(ty)?);
         }
-        Ok(Self { known })
+        Ok(Self { known, recent: Cache::new(MAX_RECENT) })
     }
 
     fn uid(&self, ty: &str, id: &str) -> Result<EntityUid, String> {
@@ -46,8 +64,24 @@ impl TypeNames {
         Ok(EntityUid::from_type_name_and_id(name, EntityId::new(id)))
     }
 
-    /// Builds the entities. Attributes of the agent only where they are read.
-    pub fn cast(&self, input: &Input<'_>, reads: &Reads) -> Result<Cast, String> {
+    /// The entities, built or remembered. Attributes of the agent only where they are read.
+    pub fn cast(&self, input: &Input<'_>, reads: &Reads) -> Result<Arc<Cast>, String> {
+        let key = CastKey {
+            principal: input.principal.clone(),
+            attributes: !reads.principal.is_empty(),
+            action: input.call.action.qualified_name(),
+            class: input.call.class,
+            resource: input.call.resource.clone(),
+        };
+        if let Some(cast) = self.recent.get(&key) {
+            return Ok(cast);
+        }
+        let cast = Arc::new(self.build(input, reads)?);
+        self.recent.insert(key, cast.clone());
+        Ok(cast)
+    }
+
+    fn build(&self, input: &Input<'_>, reads: &Reads) -> Result<Cast, String> {
         let who = input.principal;
         let principal = self.uid(AGENT, &who.agent_id)?;
         let team = HashSet::from([self.uid(TEAM, &who.team)?]);
@@ -86,6 +120,8 @@ fn attributes(who: &Principal) -> HashMap<String, RestrictedExpression> {
     let given = all.into_iter().filter_map(|(name, value)| Some((name, value?)));
     given.map(|(name, value)| (name.to_owned(), RestrictedExpression::new_string(value.clone()))).collect()
 }
+
+const MAX_RECENT: u64 = 8192;
 
 fn parse(ty: &str) -> Result<EntityTypeName, String> {
     ty.parse().map_err(|_| format!("`{ty}` is not a Cedar type name"))

@@ -17,7 +17,7 @@ pub struct PolicySource {
 }
 
 /// The agent as policies see it: `Agent::"agt_…"` in `Team::"…"`.
-#[derive(Debug, Clone, PartialEq, Eq, Serialize)]
+#[derive(Debug, Clone, PartialEq, Eq, Hash, Serialize)]
 pub struct Principal {
     /// Id of the Cedar entity.
     pub agent_id: String,
