@@ -111,7 +111,7 @@ def test_checks_name_file_and_line_of_every_error(tmp_path: Path) -> None:
     said = policy.stdout + policy.stderr
     assert policy.returncode == 1
     assert "a.cedar:4" in said and "merge_pull_request" in said, said
-    assert "a.cedar:8" in said and "title" in said, said
+    assert "a.cedar:9" in said and "did you mean `title`" in said, said
 
 
 def test_a_failing_policy_case_fails_the_test(tmp_path: Path) -> None:
