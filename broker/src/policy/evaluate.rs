@@ -68,7 +68,8 @@ impl PolicyEngine {
         let cast = self.types.cast(input, reads).map_err(one)?;
         let Cast { principal, action, resource, entities } = &*cast;
         let context = context(input, reads, granted).map_err(one)?;
-        let request = Request::new(principal.clone(), action.clone(), resource.clone(), context, None).map_err(|e| vec![e.to_string()])?;
+        let request = Request::new(principal.clone(), action.clone(), resource.clone(), context, None)
+            .map_err(|e| vec![e.to_string()])?;
         let response: Response = self.authorizer.is_authorized(&request, set, entities);
         let errors: Vec<String> = response.diagnostics().errors().map(ToString::to_string).collect();
         if !errors.is_empty() {
