@@ -50,7 +50,7 @@ pub struct Opening {
     pub action: String,
     /// SHA-256 of them.
     pub action_hash: Digest,
-    /// The salt of [`crate::commit`], lowercase hex.
+    /// The salt of [`crate::commit()`], lowercase hex.
     #[serde(with = "salt_hex")]
     pub salt: [u8; SALT_BYTES],
 }

@@ -42,7 +42,7 @@ pub enum LeafBody {
 pub struct Intent {
     /// Catalog name, e.g. `merge_pull_request`.
     pub action: String,
-    /// [`crate::commit`] of the action hash.
+    /// [`crate::commit()`] of the action hash.
     pub action_commitment: Digest,
     /// How the agent was bound to the request, e.g. `bearer`.
     pub agent_binding: String,
@@ -74,7 +74,7 @@ pub struct Intent {
     pub index: Option<u32>,
     /// Whether the effect outlives the call.
     pub mutates_state: bool,
-    /// [`crate::commit`] of the SHA-256 of the canonical parameters.
+    /// [`crate::commit()`] of the SHA-256 of the canonical parameters.
     pub parameters_commitment: Digest,
     /// Run that started this run.
     #[serde(default, skip_serializing_if = "Option::is_none")]
