@@ -20,7 +20,18 @@ pub fn sha256(bytes: &[u8]) -> Digest {
 impl Digest {
     /// Lowercase hex, 64 characters.
     pub fn to_hex(&self) -> String {
-        hex::encode(self.0)
+        String::from_utf8_lossy(&self.hex()).into_owned()
+    }
+
+    /// The same as ASCII bytes, without an allocation.
+    pub fn hex(&self) -> [u8; 64] {
+        let mut text = [b'0'; 64];
+        for (pair, byte) in text.chunks_exact_mut(2).zip(self.0) {
+            if let [high, low] = pair {
+                (*high, *low) = (digit(byte >> 4), digit(byte & 15));
+            }
+        }
+        text
     }
 
     /// Reads exactly 64 lowercase hex digits; one digest has one spelling.
@@ -34,9 +45,13 @@ impl Digest {
     }
 }
 
+fn digit(nibble: u8) -> u8 {
+    if nibble < 10 { b'0' + nibble } else { b'a' - 10 + nibble }
+}
+
 impl fmt::Display for Digest {
     fn fmt(&self, f: &mut fmt::Formatter<'_>) -> fmt::Result {
-        f.write_str(&self.to_hex())
+        f.write_str(std::str::from_utf8(&self.hex()).unwrap_or_default())
     }
 }
 
@@ -48,11 +63,7 @@ impl fmt::Debug for Digest {
 
 impl Serialize for Digest {
     fn serialize<S: serde::Serializer>(&self, s: S) -> Result<S::Ok, S::Error> {
-        let mut text = [0; 64];
-        match hex::encode_to_slice(self.0, &mut text) {
-            Ok(()) => s.serialize_str(std::str::from_utf8(&text).unwrap_or_default()),
-            Err(e) => Err(serde::ser::Error::custom(e)),
-        }
+        s.serialize_str(std::str::from_utf8(&self.hex()).unwrap_or_default())
     }
 }
 

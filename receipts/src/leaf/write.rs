@@ -300,12 +300,8 @@ impl<'a> Members<'a> {
 
     fn digest(&mut self, key: &str, digest: &Digest) {
         self.key(key);
-        let mut hex = [0; 64];
-        if hex::encode_to_slice(digest.0, &mut hex).is_err() {
-            self.fault = Some(CanonError::NumberRange);
-        }
         self.out.push(b'"');
-        self.out.extend_from_slice(&hex);
+        self.out.extend_from_slice(&digest.hex());
         self.out.push(b'"');
     }
 
