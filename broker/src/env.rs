@@ -85,7 +85,7 @@ thread_local! {
     static DRAWN: RefCell<(Zeroizing<[u8; POOL]>, usize)> = RefCell::new((Zeroizing::new([0; POOL]), 0));
 }
 
-const POOL: usize = 1024;
+const POOL: usize = 4096;
 
 const CROCKFORD: &[u8; 32] = b"0123456789abcdefghjkmnpqrstvwxyz";
 

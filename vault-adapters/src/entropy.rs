@@ -1,6 +1,9 @@
 //! Randomness as a value, so that a test can replay or fail it.
 
-use aegis_broker::vault::VaultError;
+use aegis_broker::{
+    env::{Random as _, SystemRandom},
+    vault::VaultError,
+};
 
 /// Where random bytes come from.
 pub trait Entropy: Send + Sync {
@@ -17,6 +20,6 @@ pub struct OsEntropy;
 
 impl Entropy for OsEntropy {
     fn fill(&self, buffer: &mut [u8]) -> Result<(), VaultError> {
-        getrandom::fill(buffer).map_err(|_| VaultError::Unavailable("the system gives no random bytes".into()))
+        SystemRandom.fill(buffer).map_err(|_| VaultError::Unavailable("the system gives no random bytes".into()))
     }
 }

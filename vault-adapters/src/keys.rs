@@ -1,12 +1,17 @@
 //! Keys: one random root, a subkey for each purpose, and sealing with a subkey.
 
 use std::fmt;
-use std::sync::Arc;
+use std::sync::{
+    Arc, OnceLock,
+    atomic::{AtomicU64, Ordering},
+};
 
 use aegis_broker::vault::VaultError;
+use chacha20::{cipher::consts::U10, hchacha};
 use chacha20poly1305::aead::{Aead as _, Payload};
 use chacha20poly1305::{KeyInit, XChaCha20Poly1305, XNonce};
 use hmac::{Hmac, Mac as _};
+use ring::aead::{Aad, CHACHA20_POLY1305, LessSafeKey, Nonce, UnboundKey};
 use sha2::Sha256;
 use zeroize::Zeroizing;
 
@@ -55,17 +60,29 @@ impl RootKey {
 
     /// The same with randomness of the caller's.
     pub fn sealer_with(&self, label: &str, entropy: Arc<dyn Entropy>) -> Sealer {
-        Sealer { key: self.derive_key(label), entropy }
+        Sealer { key: self.derive_key(label), entropy, writing: Arc::default() }
     }
 }
 
-/// XChaCha20-Poly1305 with a random nonce for every message.
+/// XChaCha20-Poly1305, no nonce twice.
 ///
-/// A sealed message is one format byte, the 24-byte nonce, the ciphertext and the 16-byte tag.
+/// A sealed message is one format byte, the 24-byte nonce, the ciphertext and the 16-byte tag. The nonce is
+/// 16 random bytes, drawn once a sealer, and a counter: the key that the construction derives from the
+/// random part serves all messages of a process, which a payload a request makes worth keeping.
 #[derive(Clone)]
 pub struct Sealer {
     key: Zeroizing<[u8; 32]>,
     entropy: Arc<dyn Entropy>,
+    writing: Arc<OnceLock<Writing>>,
+}
+
+/// What messages are sealed with: made at the first, shared by all clones.
+struct Writing {
+    /// First part of every nonce.
+    random: [u8; 16],
+    /// Second part of the next one.
+    next: AtomicU64,
+    cipher: LessSafeKey,
 }
 
 impl Sealer {
@@ -74,17 +91,37 @@ impl Sealer {
     /// # Errors
     /// [`VaultError::Unavailable`] where there is no randomness.
     pub fn seal(&self, aad: &[u8], plain: &[u8]) -> Result<Vec<u8>, VaultError> {
-        let mut nonce = XNonce::default();
-        self.entropy.fill(nonce.as_mut_slice())?;
-        let sealed = self
-            .cipher()
-            .encrypt(&nonce, Payload { msg: plain, aad })
-            .map_err(|_| VaultError::Unavailable("the message is too long to seal".into()))?;
-        let mut out = Vec::with_capacity(HEAD + sealed.len());
+        let writing = self.writing()?;
+        // 2^64 messages of one process: it cannot come round.
+        let counter = writing.next.fetch_add(1, Ordering::Relaxed).to_le_bytes();
+        let mut out = Vec::with_capacity(HEAD + plain.len() + TAG);
         out.push(FORMAT);
-        out.extend_from_slice(&nonce);
-        out.extend_from_slice(&sealed);
+        out.extend_from_slice(&writing.random);
+        out.extend_from_slice(&counter);
+        out.extend_from_slice(plain);
+        let [a, b, c, d, e, f, g, h] = counter;
+        let nonce = Nonce::assume_unique_for_key([0, 0, 0, 0, a, b, c, d, e, f, g, h]);
+        let body = out.get_mut(HEAD..).unwrap_or_default();
+        let tag = writing
+            .cipher
+            .seal_in_place_separate_tag(nonce, Aad::from(aad), body)
+            .map_err(|_| VaultError::Unavailable("the message is too long to seal".into()))?;
+        out.extend_from_slice(tag.as_ref());
         Ok(out)
+    }
+
+    fn writing(&self) -> Result<&Writing, VaultError> {
+        if let Some(writing) = self.writing.get() {
+            return Ok(writing);
+        }
+        let mut random = [0; 16];
+        self.entropy.fill(&mut random)?;
+        let subkey: Zeroizing<[u8; 32]> =
+            Zeroizing::new(hchacha::<U10>(self.key.as_slice().into(), (&random).into()).into());
+        let cipher = UnboundKey::new(&CHACHA20_POLY1305, subkey.as_slice())
+            .map_err(|_| VaultError::Unavailable("the sealing key cannot be made".into()))?;
+        // Another thread may have been first; then its random part is the one in use.
+        Ok(self.writing.get_or_init(|| Writing { random, next: AtomicU64::new(0), cipher: LessSafeKey::new(cipher) }))
     }
 
     /// Opens what [`Sealer::seal`] gave.
@@ -127,6 +164,7 @@ pub(crate) fn hmac(key: &[u8; 32]) -> Hmac<Sha256> {
 
 const FORMAT: u8 = 1;
 const HEAD: usize = 1 + 24;
+const TAG: usize = 16;
 
 #[cfg(test)]
 mod tests {

@@ -135,6 +135,10 @@ impl Vault for EmbeddedVault {
         Ok(Leased { value, version: entry.version.clone(), expires_at: None, renewable: false })
     }
 
+    fn current(&self, key: &str) -> Option<String> {
+        self.0.current.read().entries.get(key).map(|entry| entry.version.clone())
+    }
+
     async fn health(&self) -> Result<(), VaultError> {
         self.blocking(|vault| {
             let _no_change_meanwhile = vault.writing.lock();
