@@ -123,6 +123,7 @@ impl Broker {
         if !vault.remove(&key).await.map_err(CredentialError::Vault)? {
             return Ok(false);
         }
+        self.credentials.write().remove(name);
         let body = json!({"credential": name, "vault": EMBEDDED, "person_id": by});
         self.record_change("credential_removed", body).await?;
         Ok(true)

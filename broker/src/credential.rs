@@ -25,7 +25,7 @@ pub struct Credential {
     pub id: String,
     /// Version the vault gave.
     pub version: String,
-    kind: CredentialKind,
+    spec: Arc<CredentialSpec>,
     value: Secret,
     /// What to look for in answers.
     pub echoes: Arc<Echoes>,
@@ -33,29 +33,28 @@ pub struct Credential {
 
 impl Credential {
     /// Joins a declaration and a lease; a value that cannot be sent safely is refused.
-    pub(crate) fn new(spec: &CredentialSpec, leased: Leased) -> Result<Self, VaultError> {
+    pub(crate) fn new(spec: &Arc<CredentialSpec>, leased: Leased) -> Result<Self, VaultError> {
         if leased.value.is_empty() || leased.value.expose().iter().any(|b| *b < 0x20 || *b == 0x7f) {
             return Err(VaultError::Sealed(format!("the value of `{}` is empty or has control bytes", spec.name)));
         }
         let echoes = Arc::new(Echoes::of(&spec.kind, &leased.value)?);
-        Ok(Self {
-            id: spec.name.clone(),
-            version: leased.version,
-            kind: spec.kind.clone(),
-            value: leased.value,
-            echoes,
-        })
+        Ok(Self { id: spec.name.clone(), version: leased.version, spec: spec.clone(), value: leased.value, echoes })
     }
 
-    /// Whether this is the same declaration and the same bytes.
-    pub(crate) fn is(&self, spec: &CredentialSpec, leased: &Leased) -> bool {
+    /// Whether it was made for this very declaration; a reload makes another.
+    pub(crate) fn is_of(&self, spec: &Arc<CredentialSpec>) -> bool {
+        Arc::ptr_eq(&self.spec, spec)
+    }
+
+    /// Whether these are the same bytes under the same version.
+    pub(crate) fn is(&self, leased: &Leased) -> bool {
         use subtle::ConstantTimeEq as _;
-        self.id == spec.name && self.kind == spec.kind && bool::from(self.value.expose().ct_eq(leased.value.expose()))
+        self.version == leased.version && bool::from(self.value.expose().ct_eq(leased.value.expose()))
     }
 
     /// The header that carries it, marked sensitive; `None` where it goes into the query.
     pub fn header(&self) -> Result<Option<(HeaderName, HeaderValue)>, VaultError> {
-        let (name, text) = match &self.kind {
+        let (name, text) = match &self.spec.kind {
             CredentialKind::Bearer { scheme } => {
                 (header::AUTHORIZATION, joined(&[scheme.as_bytes(), b" ", self.value.expose()]))
             }
@@ -73,7 +72,7 @@ impl Credential {
 
     /// Adds it to path and query, where that is how it is sent.
     pub fn apply_query(&self, path_and_query: &mut String) {
-        if let CredentialKind::Query { name } = &self.kind {
+        if let CredentialKind::Query { name } = &self.spec.kind {
             path_and_query.push(if path_and_query.contains('?') { '&' } else { '?' });
             path_and_query.push_str(&utf8_percent_encode(name, QUERY).to_string());
             path_and_query.push('=');
@@ -226,7 +225,8 @@ mod tests {
     use super::*;
 
     fn credential(kind: CredentialKind, value: &str) -> Credential {
-        let spec = CredentialSpec { name: "c".into(), vault: "embedded".into(), key: "c".into(), kind, line: 1 };
+        let spec =
+            Arc::new(CredentialSpec { name: "c".into(), vault: "embedded".into(), key: "c".into(), kind, line: 1 });
         let leased =
             Leased { value: Secret::from(value.to_owned()), version: "1".into(), expires_at: None, renewable: false };
         Credential::new(&spec, leased).unwrap()
@@ -270,13 +270,13 @@ mod tests {
 
     #[test]
     fn values_that_could_split_a_header_are_refused() {
-        let spec = CredentialSpec {
+        let spec = Arc::new(CredentialSpec {
             name: "c".into(),
             vault: "embedded".into(),
             key: "c".into(),
             kind: CredentialKind::Bearer { scheme: "Bearer".into() },
             line: 1,
-        };
+        });
         for bad in ["", "a\r\nX: y", "a\0"] {
             let leased =
                 Leased { value: Secret::from(bad.to_owned()), version: "1".into(), expires_at: None, renewable: false };

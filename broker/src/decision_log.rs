@@ -117,7 +117,10 @@ impl DecisionLog {
             trace_id: ask.trace.trace_id.as_deref(),
             dry_run: record.dry_run,
         };
-        let Ok(mut bytes) = serde_json::to_vec(&line) else { return };
+        let mut bytes = Vec::with_capacity(TYPICAL_LINE);
+        if serde_json::to_writer(&mut bytes, &line).is_err() {
+            return;
+        }
         if self.format == LogFormat::Text {
             bytes = text(&bytes);
         }
@@ -161,3 +164,4 @@ fn text(json: &[u8]) -> Vec<u8> {
 }
 
 const MAX_BUFFER: usize = 4 << 20;
+const TYPICAL_LINE: usize = 1024;

@@ -1,7 +1,6 @@
 //! Who is asking: agents by token, people by token, each with a credential of their own.
 
 use std::{
-    collections::HashMap,
     net::IpAddr,
     sync::{
         Arc,
@@ -10,6 +9,7 @@ use std::{
 };
 
 use aegis_action::{Digest, Timestamp};
+use foldhash::HashMap;
 use ipnet::IpNet;
 use parking_lot::RwLock;
 

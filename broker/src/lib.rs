@@ -36,6 +36,7 @@ use std::{collections::BTreeMap, sync::Arc, time::Duration};
 
 use aegis_receipts::ReceiptLog;
 use arc_swap::ArcSwap;
+use foldhash::HashMap;
 use moka::sync::Cache;
 
 use crate::{
@@ -102,7 +103,8 @@ pub struct Broker {
     tenant: String,
     snapshot: ArcSwap<Snapshot>,
     facts: FactCache,
-    credentials: Cache<(String, String, String, &'static str), Arc<Credential>>,
+    /// The last lease of each credential of the configuration in force.
+    credentials: parking_lot::RwLock<HashMap<String, Arc<Credential>>>,
     open_decisions: Cache<String, Arc<parking_lot::Mutex<Option<OpenDecision>>>>,
     refusals: RefusalMeter,
     settling: tokio::sync::Mutex<()>,
@@ -129,7 +131,7 @@ impl Broker {
             decisions_log: parts.decisions_log,
             tenant: parts.tenant,
             facts: FactCache::new(),
-            credentials: Cache::builder().max_capacity(1024).time_to_idle(Duration::from_secs(600)).build(),
+            credentials: parking_lot::RwLock::default(),
             open_decisions: Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(86_400)).build(),
             refusals: RefusalMeter::default(),
             settling: tokio::sync::Mutex::default(),

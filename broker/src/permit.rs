@@ -216,20 +216,26 @@ impl Broker {
         Ok((credential, ticket))
     }
 
-    async fn open_credential(&self, spec: &CredentialSpec) -> Result<Arc<Credential>, LeaseError> {
+    /// What is remembered is the last lease of a declaration, with the matcher built for it: it
+    /// serves only while the vault says that its version is the current one.
+    async fn open_credential(&self, spec: &Arc<CredentialSpec>) -> Result<Arc<Credential>, LeaseError> {
         let vault = self.vaults.get(spec.vault.as_str()).ok_or_else(|| LeaseError::NoVault(spec.vault.clone()))?;
+        let known = self.credentials.read().get(&spec.name).filter(|c| c.is_of(spec)).cloned();
+        if let Some(known) = &known
+            && vault.current(&spec.key).is_some_and(|version| version == known.version)
+        {
+            return Ok(known.clone());
+        }
         let named = |source| LeaseError::Vault { name: spec.name.clone(), source };
         let leased = vault.lease(&spec.key).await.map_err(named)?;
         if leased.expires_at.is_some_and(|end| self.env.clock.now() >= end) {
             return Err(named(VaultError::Unavailable("the leased value has expired".into())));
         }
-        // What is cached is the matcher built for a version; the vault was asked all the same.
-        let key = (spec.vault.clone(), spec.key.clone(), leased.version.clone(), spec.kind.word());
-        if let Some(known) = self.credentials.get(&key).filter(|c| c.is(spec, &leased)) {
+        if let Some(known) = known.filter(|c| c.is(&leased)) {
             return Ok(known);
         }
         let credential = Arc::new(Credential::new(spec, leased).map_err(named)?);
-        self.credentials.insert(key, credential.clone());
+        self.credentials.write().insert(spec.name.clone(), credential.clone());
         Ok(credential)
     }
 }

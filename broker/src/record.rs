@@ -191,20 +191,23 @@ impl Broker {
     /// masked. Sealed, outside the leaf, erasable.
     fn payload(&self, decision_id: &str, call: &Call, salt: &[u8; 32]) -> Option<Vec<u8>> {
         let (parameters, any) = masked(call.action.parameters());
-        let text = serde_json::to_vec(&Payload {
+        let mut text = Vec::with_capacity(TYPICAL_PAYLOAD);
+        let payload = Payload {
             action: call.action.name(),
             action_hash: call.action.hash(),
             masked: any,
             mutates_state: call.action.mutates_state(),
             parameters: &parameters,
             resource: call.action.resource(),
-            salt: &hex::encode(salt),
+            salt: Digest(*salt),
             tool: call.action.tool(),
-        })
-        .ok()?;
+        };
+        serde_json::to_writer(&mut text, &payload).ok()?;
         self.sealer.seal(decision_id.as_bytes(), &text)
     }
 }
+
+const TYPICAL_PAYLOAD: usize = 512;
 
 /// What stands beside a leaf, sealed.
 #[derive(Serialize)]
@@ -215,7 +218,8 @@ struct Payload<'a> {
     mutates_state: bool,
     parameters: &'a Map<String, Value>,
     resource: Option<&'a str>,
-    salt: &'a str,
+    /// 32 random bytes, spelled like a digest.
+    salt: Digest,
     tool: &'a str,
 }
 

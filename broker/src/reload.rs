@@ -40,6 +40,8 @@ impl Broker {
                 let snapshot = Arc::new(snapshot);
                 self.record_snapshot(&snapshot).await?;
                 self.snapshot.store(snapshot);
+                // A declaration that is gone leaves no value behind; the others are leased anew.
+                self.credentials.write().clear();
                 Reload::Swapped(warnings)
             }
         };

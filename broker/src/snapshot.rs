@@ -1,9 +1,11 @@
 //! Routes, policies, schema and tools as one validated value, pinned by each request.
 
-use std::{collections::HashMap, net::SocketAddr, sync::Arc};
+use std::{net::SocketAddr, sync::Arc};
 
 use aegis_action::{Digest, sha256};
 use aegis_connectors::{Connector, declared::DeclaredTools, github::GithubConnector, http_generic::HttpConnector};
+use foldhash::HashMap;
+use http::HeaderValue;
 
 use crate::{
     config::{self, ConnectorKind, Problem, Route, RouteConfig, Severity, Unmapped},
@@ -45,6 +47,8 @@ pub struct Scope {
     pub connector: Arc<dyn Connector>,
     /// Grammar for what the first does not know, where the route says `unmapped = "http"`.
     pub fallback: Option<Arc<dyn Connector>>,
+    /// `Host` for the route's upstream.
+    pub upstream_host: Option<HeaderValue>,
 }
 
 impl Scope {
@@ -131,8 +135,8 @@ impl Snapshot {
 
     fn assemble(sources: &Sources, config: RouteConfig, engine: PolicyEngine, grammars: &Grammars) -> Self {
         let scopes: Vec<Arc<Scope>> = config.routes.iter().map(|route| Arc::new(scope(route, grammars))).collect();
-        let mut by_name = HashMap::new();
-        let mut by_host = HashMap::new();
+        let mut by_name = HashMap::default();
+        let mut by_host = HashMap::default();
         for scope in &scopes {
             let Some(route) = &scope.route else { continue };
             by_name.insert(route.name.clone(), scope.clone());
@@ -144,6 +148,7 @@ impl Snapshot {
             route: None,
             connector: Arc::new(DeclaredTools::new(config.tools.clone())),
             fallback: None,
+            upstream_host: None,
         });
         let mut text = Vec::new();
         for part in [sources.routes.as_bytes(), &engine.hash().0] {
@@ -171,5 +176,6 @@ fn scope(route: &Arc<Route>, grammars: &Grammars) -> Scope {
         (ConnectorKind::Github, Unmapped::Http) => Some(generic()),
         (ConnectorKind::Github, Unmapped::Deny) | (ConnectorKind::Http, _) => None,
     };
-    Scope { route: Some(route.clone()), connector, fallback }
+    let upstream_host = HeaderValue::from_str(&route.upstream.authority()).ok();
+    Scope { route: Some(route.clone()), connector, fallback, upstream_host }
 }

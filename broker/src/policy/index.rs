@@ -5,7 +5,7 @@
 //! resource and ancestors, its agent and team, its action and groups, and what is found
 //! is checked against the rest of the head.
 
-use std::collections::HashMap;
+use foldhash::HashMap;
 
 use super::scope::{AGENT, Actions, Scope, Subject, TEAM, Uid};
 

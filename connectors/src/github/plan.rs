@@ -258,7 +258,7 @@ fn read_headers(
     parameters: &mut Map<String, Value>,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
     let mut kept = Vec::with_capacity(8);
-    for name in &PASSED_ON {
+    for name in all.keys().filter(|name| PASSED_ON.contains(name)) {
         if *name == header::ACCEPT {
             for value in all.get_all(name) {
                 headers::visible(name, value)?;

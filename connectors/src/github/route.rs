@@ -1,7 +1,6 @@
 //! From method and segments to the operation: a literal before a variable, one reading only.
 
-use std::collections::HashMap;
-
+use foldhash::HashMap;
 use http::Method;
 
 use super::catalog::{Kind, Operation, Piece};
