@@ -11,7 +11,7 @@ use aegis_broker::{
     record::DecisionRecord,
     snapshot::Scope,
 };
-use aegis_connectors::{Connector, Mapped, UpstreamRequest, UriFields};
+use aegis_connectors::{UpstreamRequest, UriFields};
 use aegis_receipts::{OutcomeState, Transfer};
 use bytes::Bytes;
 use pingora_core::upstreams::peer::HttpPeer;
@@ -35,8 +35,10 @@ pub(crate) struct Exchange {
     pub(crate) trace_id: Option<String>,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) sending: Option<Sending>,
-    /// `Host` and the part of the path that selected the route, for URLs in answers.
-    base: String,
+    /// The route was selected by the first segment of the path.
+    by_path: bool,
+    /// GitHub Enterprise clients put `/api/v3` in front of every path and expect it back.
+    enterprise: bool,
     is_head: bool,
     started: Instant,
 }
@@ -54,7 +56,8 @@ impl Exchange {
             trace_id: None,
             headers: Vec::new(),
             sending: None,
-            base: String::new(),
+            by_path: false,
+            enterprise: false,
             is_head: false,
             started: Instant::now(),
         }
@@ -67,29 +70,19 @@ impl Exchange {
 
     /// Takes the route: from here on refusals have its shape.
     pub(crate) fn enter(&mut self, scope: &Arc<Scope>, request: &Request) {
-        let by_path = self.conn.route().is_none()
+        self.by_path = self.conn.route().is_none()
             && scope.route.as_ref().is_some_and(|r| !r.hosts.iter().any(|h| request.host.split(':').next() == Some(h)));
-        let name = scope.label();
-        let prefix = if by_path { format!("/{name}") } else { String::new() };
-        let rest = request.path.strip_prefix(&prefix).unwrap_or(&request.path);
+        let path = request.path.as_str();
+        let behind = path.strip_prefix('/').and_then(|p| p.strip_prefix(scope.label())).filter(|_| self.by_path);
+        let rest = behind.unwrap_or(path);
         self.path = if rest.is_empty() { "/".to_owned() } else { rest.to_owned() };
-        // GitHub Enterprise clients put this in front of every path and expect it back.
-        let enterprise = scope.route.as_ref().is_some_and(|r| r.connector == ConnectorKind::Github)
+        self.enterprise = scope.route.as_ref().is_some_and(|r| r.connector == ConnectorKind::Github)
             && self.path.starts_with("/api/v3/");
-        self.base = format!("http://{}{prefix}{}", request.host, if enterprise { "/api/v3" } else { "" });
         self.scope = Some(scope.clone());
-    }
-
-    pub(crate) fn mapped(&mut self, mapped: &Mapped, connector: &dyn Connector) {
-        let _ = connector;
-        if let [one] = mapped.calls.as_slice() {
-            self.headers.push(("aegis-action-hash", one.action.hash().to_hex()));
-        }
     }
 
     pub(crate) fn decided(&mut self, record: &DecisionRecord) {
         self.broker.metrics.decide_seconds.observe(self.started.elapsed().as_secs_f64());
-        self.headers.retain(|(name, _)| *name != "aegis-action-hash");
         self.headers.push(("aegis-decision", record.decision.as_str().to_owned()));
         self.headers.push(("aegis-receipt", record.receipt.receipt_id.clone()));
         self.headers.push(("aegis-action-hash", record.action_hash.to_hex()));
@@ -99,11 +92,16 @@ impl Exchange {
         self.scope.as_ref().and_then(|s| s.route.as_ref()).ok_or_else(crate::reply::Reply::no_route)
     }
 
-    /// From the upstream's origin to the base URL that the client used.
-    pub(crate) fn base_urls(&self) -> Option<(String, String)> {
-        let upstream = &self.scope.as_ref()?.route.as_ref()?.upstream;
-        (!self.base.ends_with("http://"))
-            .then(|| (format!("{}{}", upstream.origin(), upstream.base_path), self.base.clone()))
+    /// From the upstream's origin to the base URL that the client used, with the part of the path that
+    /// selected the route.
+    pub(crate) fn base_urls(&self, request: &Request) -> Option<(String, String)> {
+        let route = self.scope.as_ref()?.route.as_ref()?;
+        let (slash, prefix) = if self.by_path { ("/", route.name.as_str()) } else { ("", "") };
+        let enterprise = if self.enterprise { "/api/v3" } else { "" };
+        (!request.host.is_empty()).then(|| {
+            let from = format!("{}{}", route.upstream.origin(), route.upstream.base_path);
+            (from, format!("http://{}{slash}{prefix}{enterprise}", request.host))
+        })
     }
 
     pub(crate) fn sending(&mut self) -> Result<&mut Sending> {
@@ -150,10 +148,9 @@ impl Sending {
         credential: Option<Arc<Credential>>,
         ticket: Ticket,
         peer: Box<HttpPeer>,
-        rewrite: Option<Arc<dyn UriFields>>,
-        base: Option<(String, String)>,
+        urls: Option<(Arc<dyn UriFields>, (String, String))>,
     ) -> Self {
-        let guard = ResponseGuard::new(credential.as_ref().map(|c| c.echoes.clone()), rewrite, base);
+        let guard = ResponseGuard::new(credential.as_ref().map(|c| c.echoes.clone()), urls);
         Self {
             request,
             credential,

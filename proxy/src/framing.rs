@@ -10,6 +10,7 @@ use aegis_broker::{
 };
 use aegis_connectors::{Connector, Head, Plan, Refusal};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
+use memchr::{memchr, memchr2_iter};
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
@@ -116,22 +117,18 @@ pub(crate) fn plan(scope: &Scope, head: &Head<'_>) -> Result<(Arc<dyn Connector>
 
 /// Line ends, header names and blanks as they stood on the wire: a lenient parser would let them pass.
 fn check_wire(raw: &[u8]) -> Result<(), Reply> {
-    let mut previous = 0;
-    let mut size = 0;
-    for (at, byte) in raw.iter().enumerate() {
-        size += 1;
-        if *byte == b'\n' && previous != b'\r' {
-            return Err(bad("bare_lf", "lines must end with CRLF"));
-        }
-        if *byte == 0 {
+    for at in memchr2_iter(b'\n', 0, raw) {
+        if raw.get(at) == Some(&0) {
             return Err(bad("bad_header", "NUL in the head"));
         }
-        if *byte == b'\n' && matches!(raw.get(at + 1), Some(b' ' | b'\t')) {
+        if at.checked_sub(1).and_then(|before| raw.get(before)) != Some(&b'\r') {
+            return Err(bad("bare_lf", "lines must end with CRLF"));
+        }
+        if matches!(raw.get(at + 1), Some(b' ' | b'\t')) {
             return Err(bad("obs_fold", "folded header lines are not accepted"));
         }
-        previous = *byte;
     }
-    if size > MAX_HEAD {
+    if raw.len() > MAX_HEAD {
         return Err(Reply::refusal(
             StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
             "head_too_large",
@@ -147,15 +144,17 @@ fn check_wire(raw: &[u8]) -> Result<(), Reply> {
         ));
     }
     // `Name : value` and lines without a name are refused as a whole.
-    for line in raw.split(|b| *b == b'\n').skip(1) {
-        let line = line.strip_suffix(b"\r").unwrap_or(line);
-        if line.is_empty() {
-            break;
-        }
-        let name = line.split(|b| *b == b':').next().unwrap_or_default();
+    let mut rest = raw.get(line.len()..).unwrap_or_default();
+    while let Some(line) = rest.strip_prefix(b"\r\n").filter(|line| !line.is_empty() && !line.starts_with(b"\r\n")) {
+        let (end, colon) = (memchr(b'\r', line), memchr(b':', line));
+        let name = line.get(..colon.unwrap_or_default()).unwrap_or_default();
         if name.is_empty() || !name.iter().all(|b| b.is_ascii_alphanumeric() || b"!#$%&'*+-.^_`|~".contains(b)) {
             return Err(bad("bad_header", "a header name is not a token"));
         }
+        rest = end.and_then(|end| line.get(end..)).unwrap_or_default();
+    }
+    if !rest.is_empty() && !rest.starts_with(b"\r\n") {
+        return Err(bad("bad_header", "a carriage return without a line feed"));
     }
     Ok(())
 }

@@ -31,8 +31,11 @@ impl Digester {
 
     /// Nothing for an empty body; no digest for one that broke off.
     pub(crate) fn transfer(&self) -> Option<Transfer> {
+        if self.bytes == 0 {
+            return None;
+        }
         let whole = self.ended.then(|| Digest(self.hash.clone().finalize().into()));
-        (self.bytes > 0).then_some(Transfer { bytes: self.bytes, sha256: whole })
+        Some(Transfer { bytes: self.bytes, sha256: whole })
     }
 }
 
@@ -47,12 +50,8 @@ pub(crate) struct ResponseGuard {
 }
 
 impl ResponseGuard {
-    pub(crate) fn new(
-        echoes: Option<Arc<Echoes>>,
-        fields: Option<Arc<dyn UriFields>>,
-        base: Option<(String, String)>,
-    ) -> Self {
-        let urls = fields.zip(base).map(|(fields, (from, to))| (fields, from, to));
+    pub(crate) fn new(echoes: Option<Arc<Echoes>>, urls: Option<(Arc<dyn UriFields>, (String, String))>) -> Self {
+        let urls = urls.map(|(fields, (from, to))| (fields, from, to));
         Self { echoes, urls, active_urls: None, held: Vec::new(), masked: 0, received: Digester::default() }
     }
 

@@ -64,7 +64,6 @@ impl Gate {
         let (connector, plan) = framing::plan(&scope, &head)?;
         let body = body::read(session, plan.body, &request, x.route()?).await?;
         let mapped = connector.map(plan, body)?;
-        x.mapped(&mapped, connector.as_ref());
         let verdict = self
             .broker
             .admit(Ask {
@@ -83,6 +82,7 @@ impl Gate {
             .await?;
         x.decided(&verdict.record);
         let Some(permit) = verdict.permit else { return Err(Reply::decided(&verdict.record)) };
+        let urls = mapped.rewrite.and_then(|fields| Some((fields, x.base_urls(&request)?)));
         let mut request = mapped.upstream;
         permit.add_preconditions(&mut request);
         // From here the permit is spent: whatever happens next is an outcome on record.
@@ -94,22 +94,23 @@ impl Gate {
                 return Err(refused.into());
             }
         };
-        x.sending = Some(Sending::new(request, credential, ticket, peer, mapped.rewrite, x.base_urls()));
+        x.sending = Some(Sending::new(request, credential, ticket, peer, urls));
         Ok(())
     }
 }
 
 #[async_trait]
 impl ProxyHttp for Gate {
-    type CTX = Exchange;
+    /// Boxed: Pingora moves its request's state, this included, several times a request.
+    type CTX = Box<Exchange>;
 
-    fn new_ctx(&self) -> Exchange {
-        Exchange::new(self.broker.clone())
+    fn new_ctx(&self) -> Box<Exchange> {
+        Box::new(Exchange::new(self.broker.clone()))
     }
 
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
-    async fn early_request_filter(&self, session: &mut Session, x: &mut Exchange) -> Result<()> {
+    async fn early_request_filter(&self, session: &mut Session, x: &mut Box<Exchange>) -> Result<()> {
         x.conn = ConnState::of(session);
         x.conn.enter();
         // Interim answers end at the gateway: clients that know none of them take one for the answer.
@@ -118,14 +119,14 @@ impl ProxyHttp for Gate {
         Ok(())
     }
 
-    async fn request_filter(&self, session: &mut Session, x: &mut Exchange) -> Result<bool> {
+    async fn request_filter(&self, session: &mut Session, x: &mut Box<Exchange>) -> Result<bool> {
         match self.decide(session, x).await {
             Ok(()) => Ok(false),
             Err(refusal) => reply::send(&self.broker, session, x, refusal).await.map(|()| true),
         }
     }
 
-    async fn upstream_peer(&self, _: &mut Session, x: &mut Exchange) -> Result<Box<HttpPeer>> {
+    async fn upstream_peer(&self, _: &mut Session, x: &mut Box<Exchange>) -> Result<Box<HttpPeer>> {
         x.sending()?.take_peer()
     }
 
@@ -133,7 +134,7 @@ impl ProxyHttp for Gate {
         &self,
         _: &mut Session,
         request: &mut RequestHeader,
-        x: &mut Exchange,
+        x: &mut Box<Exchange>,
     ) -> Result<()> {
         // What was judged is what is sent: nothing of the agent's own head is kept.
         *request = upstream::rebuild(x)?;
@@ -145,7 +146,7 @@ impl ProxyHttp for Gate {
         _: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        x: &mut Exchange,
+        x: &mut Box<Exchange>,
     ) -> Result<()> {
         let sending = x.sending()?;
         match &sending.request.body {
@@ -157,7 +158,7 @@ impl ProxyHttp for Gate {
         Ok(())
     }
 
-    async fn response_filter(&self, _: &mut Session, answer: &mut ResponseHeader, x: &mut Exchange) -> Result<()> {
+    async fn response_filter(&self, _: &mut Session, answer: &mut ResponseHeader, x: &mut Box<Exchange>) -> Result<()> {
         upstream::guard_head(&self.broker, answer, x)?;
         // The sync of a read's intent overlapped the upstream call; it ends before the agent sees a byte.
         x.sending()?.durable().await
@@ -168,7 +169,7 @@ impl ProxyHttp for Gate {
         _: &mut Session,
         body: &mut Option<Bytes>,
         end: bool,
-        x: &mut Exchange,
+        x: &mut Box<Exchange>,
     ) -> Result<Option<Duration>> {
         if !end && let Some(refusal) = x.identity.as_ref().and_then(|i| i.refusal(self.broker.env.clock.now())) {
             // Contained while the answer streams: the connection ends here.
@@ -183,7 +184,7 @@ impl ProxyHttp for Gate {
         &self,
         _: &mut Session,
         trailers: &mut http::HeaderMap,
-        _: &mut Exchange,
+        _: &mut Box<Exchange>,
     ) -> Result<Option<Bytes>> {
         trailers.clear();
         Ok(None)
@@ -194,7 +195,7 @@ impl ProxyHttp for Gate {
         _: &HttpPeer,
         _: &mut Session,
         mut e: Box<Error>,
-        _: &mut Exchange,
+        _: &mut Box<Exchange>,
         _: bool,
     ) -> Box<Error> {
         // A credential went out: an unknown outcome is never retried silently.
@@ -202,11 +203,11 @@ impl ProxyHttp for Gate {
         e
     }
 
-    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, x: &mut Exchange) -> FailToProxy {
+    async fn fail_to_proxy(&self, session: &mut Session, e: &Error, x: &mut Box<Exchange>) -> FailToProxy {
         reply::failed(&self.broker, session, e, x).await
     }
 
-    async fn logging(&self, _: &mut Session, e: Option<&Error>, x: &mut Exchange) {
+    async fn logging(&self, _: &mut Session, e: Option<&Error>, x: &mut Box<Exchange>) {
         x.close(e);
     }
 }

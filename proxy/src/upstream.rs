@@ -4,7 +4,7 @@ use aegis_action::Timestamp;
 use aegis_broker::{Broker, permit::Outcome};
 use aegis_connectors::UpstreamBody;
 use aegis_receipts::OutcomeState;
-use http::{HeaderName, HeaderValue, header};
+use http::{HeaderMap, HeaderName, HeaderValue, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
@@ -15,23 +15,27 @@ use crate::{
 
 /// The request from its one parse, with the credential.
 pub(crate) fn rebuild(x: &mut Exchange) -> Result<RequestHeader> {
-    let route = x.scope.as_ref().and_then(|s| s.route.clone()).ok_or_else(|| internal("no route"))?;
+    let scope = x.scope.clone().ok_or_else(|| internal("no route"))?;
+    let route = scope.route.as_ref().ok_or_else(|| internal("no route"))?;
+    let host = scope.upstream_host.clone().ok_or_else(|| internal("no host"))?;
     let sending = x.sending()?;
     let mut path = format!("{}{}", route.upstream.base_path, sending.request.path_and_query);
     let credential = sending.credential.clone();
     if let Some(credential) = &credential {
         credential.apply_query(&mut path);
     }
-    let mut head =
-        RequestHeader::build(sending.request.method.clone(), path.as_bytes(), Some(sending.request.headers.len() + 4))?;
-    head.insert_header(header::HOST, route.upstream.authority())?;
+    let method = sending.request.method.clone();
+    let mut headers = HeaderMap::with_capacity(sending.request.headers.len() + 4);
+    headers.insert(header::HOST, host);
     for (name, value) in &sending.request.headers {
-        head.append_header(name.clone(), value.clone())?;
+        headers.append(name.clone(), value.clone());
     }
     match &sending.request.body {
-        UpstreamBody::Bytes(body) => head.insert_header(header::CONTENT_LENGTH, body.len())?,
-        UpstreamBody::Empty if matches!(head.method, http::Method::POST | http::Method::PUT | http::Method::PATCH) => {
-            head.insert_header(header::CONTENT_LENGTH, 0)?;
+        UpstreamBody::Bytes(body) => {
+            headers.insert(header::CONTENT_LENGTH, body.len().into());
+        }
+        UpstreamBody::Empty if matches!(method, http::Method::POST | http::Method::PUT | http::Method::PATCH) => {
+            headers.insert(header::CONTENT_LENGTH, 0.into());
         }
         // A stream keeps the framing that Pingora gives it.
         UpstreamBody::Empty | UpstreamBody::Stream => {}
@@ -39,11 +43,15 @@ pub(crate) fn rebuild(x: &mut Exchange) -> Result<RequestHeader> {
     if let Some(credential) = &credential {
         // Last, so that nothing of the request can stand in its place.
         if let Some((name, value)) = credential.header().map_err(|_| internal("credential cannot be sent"))? {
-            head.insert_header(name, value)?;
+            headers.insert(name, value);
         }
     }
+    let (mut head, ()) = http::Request::new(()).into_parts();
+    head.uri = path.parse().map_err(|_| internal("the path is not a URI"))?;
+    (head.method, head.headers) = (method, headers);
     sending.started = true;
-    Ok(head)
+    // Made from parts, it has no table of header spellings to keep beside the headers.
+    Ok(head.into())
 }
 
 /// Strips, scrubs and rewrites the answer's head; refuses an answer that cannot be looked into.
@@ -69,7 +77,8 @@ pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut E
     };
     broker.metrics.upstream_answers.with_label_values(&[&route, class]).inc();
     let _ = answer.set_reason_phrase(None);
-    for name in STRIPPED {
+    let stripped: Vec<HeaderName> = answer.headers.keys().filter(|name| STRIPPED.contains(name)).cloned().collect();
+    for name in stripped {
         answer.remove_header(&name);
     }
     let bodyless = is_head || matches!(answer.status.as_u16(), 204 | 304);
