@@ -6,6 +6,10 @@ import itertools
 import socket
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.doors import Link
 
 
 @dataclass
@@ -50,26 +54,32 @@ def exchange(
     with socket.create_connection(
         (host, int(port)), timeout=seconds, source_address=(source or own_source(), 0)
     ) as sock:
-        try:
-            sock.sendall(data)
-            if half_close:
-                sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # refused before all of it was taken: the answer still counts
-        return receive(sock, seconds, quiet, b"HEAD " == data[:5])
+        return converse(sock, data, seconds, quiet, half_close)
 
 
-def receive(sock: socket.socket, seconds: float, quiet: float | None, bodiless: bool) -> Answer:
-    raw, end = b"", time.monotonic() + seconds
+def converse(link: Link, data: bytes, seconds: float, quiet: float | None = None, half_close: bool = False) -> Answer:
+    """The same on a connection that is open already."""
+    link.settimeout(seconds)
+    try:
+        link.sendall(data)
+        if half_close:
+            link.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass  # refused before all of it was taken: the answer still counts
+    return receive(link, seconds, quiet, b"HEAD " == data[:5])
+
+
+def receive(link: Link, seconds: float, quiet: float | None, bodiless: bool, start: bytes = b"") -> Answer:
+    raw, end = start, time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         answer = parse(raw, bodiless)
         if answer is not None:
             if quiet is None:
                 return answer
             left, quiet = min(left, quiet), quiet
-        sock.settimeout(left)
+        link.settimeout(left)
         try:
-            piece = sock.recv(65536)
+            piece = link.recv(65536)
         except TimeoutError:
             break
         except OSError:
