@@ -14,14 +14,15 @@
     on      path host port
 
 `>` lines are the bytes. Each ends in CRLF unless it ends in a backslash. `\\r \\n
-\\t \\0 \\\\ \\xHH` are escapes; `{p}` is the route's prefix, `{h}` its host, `{t}` the
-agent's token, `{t:name}` the token of another agent, `{basic}` and `{basic:name}` such
-a token as the password of Basic credentials, `{head}` the Host and Authorization
-lines, `{a*1000}` a thousand times `a`, `{len}` the length of what follows the empty
-line. `#` starts a comment line between cases, and `default …` above the first case
+\\t \\0 \\\\ \\xHH` are escapes; `{p}` is the route's prefix, `{h}` its host, `{g}` and
+`{admin}` the addresses of the gateway's own doors, `{t}` the agent's token, `{t:name}`
+the token of another agent, `{basic}` and `{basic:name}` such a token as the password
+of Basic credentials, `{head}` the Host and Authorization lines, `{a*1000}` a thousand
+times `a`, `{len}` the length of what follows the empty line. `#` starts a comment line between cases, and `default …` above the first case
 says what the cases of a file have in common.
 
-expect    statuses that are right, and `close` where the connection must end; 0 is an end without an answer
+expect    statuses that are right, `close` where the connection must end, `alone` where nothing may
+          follow the answer; 0 is an end without an answer
 origin    always `nothing`: cases that may reach the origin are tests of their own
 receipt   `deny` and, where one is promised, the reason; or `none`
 on        the ingresses; the names are in harness/doors.py
@@ -64,6 +65,7 @@ class Case:
     inside: str = "tls"
     statuses: set[int] = field(default_factory=set)
     closes: bool = False
+    alone: bool = False
     receipt: str = ""
     reasons: set[str] = field(default_factory=set)
     framed: str = ""
@@ -169,8 +171,9 @@ def read_line(case: Case, line: str, where: str) -> None:
         case "c>":
             case.tunnel.append(line[3:])
         case "expect":
-            case.closes = "close" in rest.split()
-            case.statuses = {int(status) for status in rest.split() if status != "close"}
+            words = set(rest.split())
+            case.closes, case.alone = "close" in words, "alone" in words
+            case.statuses = {int(status) for status in words - {"close", "alone"}}
         case "origin":
             if rest != "nothing":
                 raise ValueError(f"{where}: the corpus is for requests that never reach the origin")
@@ -205,7 +208,7 @@ def expand(text: str, values: dict[str, str]) -> bytes:
     text = text.replace("{head}", "Host: {h}\\r\\nAuthorization: Bearer {t}")
     text = re.sub(r"\{([^{}*]+)\*(\d+)\}", lambda m: m[1] * int(m[2]), text)
     text = re.sub(r"\{basic(?::([a-z]+))?\}", lambda m: basic(values[f"t:{m[1]}" if m[1] else "t"]), text)
-    text = re.sub(r"\{(p|h|t|t:[a-z]+)\}", lambda m: values[m[1]], text)
+    text = re.sub(r"\{(p|h|g|admin|t|t:[a-z]+)\}", lambda m: values[m[1]], text)
     return re.sub(rb"\\(x[0-9a-fA-F]{2}|[rnt0\\])", unescape, text.encode("ascii"))
 
 

@@ -29,7 +29,7 @@ unless the case says `preface none`.
 
 Every frame takes `stream=N` (a number, `same` as the frame before, or `next` odd one;
 stream 1 to begin with, 0 for the frames that have none) and `length=N`, the length that its header
-claims. `raw=` is hexadecimal and may be followed by `*N`, N times.
+claims. `raw=` is hexadecimal, in parts joined by `+`, each of which may end in `*N`, N times.
 
 expect    any of these is right: a status, `answer` (any status), `reset[:CODE]` or `goaway[:CODE]`,
           `close`, `pong`, `ack` (SETTINGS acknowledged), `data:N` (first DATA frame has N bytes)
@@ -273,11 +273,15 @@ def options_of(rest: str, values: dict[str, str]) -> tuple[set[str], dict[str, b
         if not mark:
             flags.add(name)
         elif name == "raw":
-            digits, _, times = value.partition("*")
-            options["raw"] = bytes.fromhex(digits) * int(times or 1)
+            options["raw"] = b"".join(hexadecimal(part) for part in value.split("+"))
         else:
             options[name] = value.encode()
     return flags, options
+
+
+def hexadecimal(text: str) -> bytes:
+    digits, _, times = text.partition("*")
+    return bytes.fromhex(digits) * int(times or 1)
 
 
 def code(options: dict[str, bytes]) -> int:
