@@ -43,7 +43,7 @@ impl Reply {
             reason,
             message: message.to_owned(),
             agent_id: None,
-            close: status == StatusCode::BAD_REQUEST,
+            close: DOUBTFUL.contains(&status),
         }
     }
 
@@ -391,5 +391,12 @@ async fn write(session: &mut Session, answer: ErrorReply, is_head: bool) -> Resu
     Ok(())
 }
 
+/// Requests refused for how they are written: where the next one begins is in doubt, or soon could be.
+const DOUBTFUL: [StatusCode; 4] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::EXPECTATION_FAILED,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+];
 const API_BODY: usize = 1024 * 1024;
 const API_TIME: Duration = Duration::from_secs(10);

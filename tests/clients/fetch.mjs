@@ -1,6 +1,4 @@
-// Node's own fetch: `node fetch.mjs URL [KEY]`.
+// Node's own fetch: `node fetch.mjs URL`.
 
-const [url, key] = process.argv.slice(2);
-const headers = key ? { authorization: `Bearer ${key}` } : {};
-const answer = await fetch(url, { headers });
+const answer = await fetch(process.argv[2]);
 console.log(JSON.stringify({ status: answer.status, body: await answer.text() }));

@@ -1,12 +1,11 @@
-"""The OpenAI SDK: `openai_stream.py KEY` prints the words of a stream and when each arrived."""
+"""The OpenAI SDK: prints the words of a stream and when each arrived."""
 
 import json
-import sys
 import time
 
 from openai import OpenAI
 
-client = OpenAI(api_key=sys.argv[1], max_retries=0, timeout=60)
+client = OpenAI(max_retries=0, timeout=60)
 words, times = [], []
 stream = client.chat.completions.create(
     model="gpt-test", messages=[{"role": "user", "content": "Say something."}], stream=True

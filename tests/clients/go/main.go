@@ -1,4 +1,4 @@
-// Go's net/http with its default client: `client URL [KEY]`.
+// Go's net/http with its default client: `client URL`.
 package main
 
 import (
@@ -10,14 +10,7 @@ import (
 )
 
 func main() {
-	request, err := http.NewRequest(http.MethodGet, os.Args[1], nil)
-	if err != nil {
-		fail(err)
-	}
-	if len(os.Args) > 2 {
-		request.Header.Set("Authorization", "Bearer "+os.Args[2])
-	}
-	answer, err := http.DefaultClient.Do(request)
+	answer, err := http.Get(os.Args[1])
 	if err != nil {
 		fail(err)
 	}

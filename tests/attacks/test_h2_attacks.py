@@ -1,0 +1,62 @@
+"""The cases in HTTP/2 frames, inside tunnels and at the TLS listener."""
+
+from __future__ import annotations
+
+from collections.abc import Iterator
+from pathlib import Path
+
+import pytest
+
+from attacks.target import Target, attacked
+from harness import framefile, frames
+from harness.framefile import FrameCase
+
+CASES = framefile.load(Path(__file__).with_name("h2.txt"))
+RUNS = [(case, ingress) for case in CASES for ingress in case.ingresses]
+
+CLEAN = FrameCase("", 0, "clean", script=[("HEADERS end", ["GET /repos/octo/hello/issues"])], expect=["200"])
+
+
+@pytest.fixture(scope="module")
+def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
+    with attacked(tmp_path_factory.mktemp("h2")) as running:
+        yield running
+
+
+@pytest.mark.binary
+@pytest.mark.parametrize("ingress", ["connect2", "tls2"])
+def test_a_clean_request_passes(target: Target, ingress: str) -> None:
+    assert_clean(target, ingress)
+    assert target.origin.violations == []
+
+
+@pytest.mark.binary
+@pytest.mark.parametrize("case, ingress", RUNS, ids=[f"{case.name}-{ingress}" for case, ingress in RUNS])
+def test_attack_in_frames(target: Target, case: FrameCase, ingress: str) -> None:
+    before = target.origin.mark()
+    target.tail.new()
+    link = target.enter(ingress)
+    peer = frames.Peer(link)
+    as_expected = case.play(peer, target.values[ingress], 10)
+    link.close()
+
+    denials = target.denials(1 if case.receipt == "deny" else 0)
+    arrived, requests = target.origin.since(before)
+    told = f"{case.file}:{case.line} {case.why}\ngot {peer.streams} goaway {peer.goaway} closed {peer.closed}"
+    assert case.origin == "any" or arrived == 0, f"{told}\nthe origin saw {requests}"
+    assert as_expected, told
+    if case.receipt != "any":
+        expected = max(1, len(case.reasons & {"unknown_operation"})) if case.receipt == "deny" else 0
+        assert sum(leaf.count for leaf in denials) >= expected, told
+        assert expected or not denials, f"{told}\nreceipts {[leaf.body for leaf in denials]}"
+        assert not case.reasons or {leaf["reason"] for leaf in denials} <= case.reasons, f"{told}\n{denials}"
+    if "flood" in case.name or "reset" in case.name or "streams" in case.name or "memory" in case.name:
+        # Whatever it did to that connection, the gateway is still there for others.
+        assert_clean(target, ingress)
+
+
+def assert_clean(target: Target, ingress: str) -> None:
+    link = target.enter(ingress)
+    peer = frames.Peer(link)
+    assert CLEAN.play(peer, target.values[ingress], 20), (peer.streams, peer.goaway, peer.closed)
+    link.close()
