@@ -61,7 +61,7 @@ class Target:
         door = self.doors[ingress]
         name = door.server_name if server_name is None else server_name
         door = Door(door.address, connect or door.connect, None if plain else name, door.alpn)
-        return doors.enter(door, self.gateway.authority)
+        return doors.enter(door, self.gateway.ca)
 
     def denials(self, expected: int, seconds: float = 2) -> list[receipts.Leaf]:
         """The refusals on record since the last look, once `expected` are there."""

@@ -64,7 +64,7 @@ def test_bare_pingora_passes_most_cases(bare: tuple[Door, Path]) -> None:
 @pytest.mark.binary
 @pytest.mark.parametrize("case", CASES, ids=[case.name for case in CASES])
 def test_conformance(target: Target, bare: tuple[Door, Path], case: FrameCase) -> None:
-    mistake = passes(case, target.doors["tls2"], target.gateway.authority, target.values["tls2"], 3)
+    mistake = passes(case, target.doors["tls2"], target.gateway.ca, target.values["tls2"], 3)
     if mistake and passes(case, *bare, {"t": "token", "h": HOST, "p": ""}, 3):
         pytest.xfail(f"so does bare Pingora: {mistake}")
     assert not mistake, f"{case.file}:{case.line} RFC {case.rfc}: {case.why}\ngot {mistake}"

@@ -136,7 +136,7 @@ class Steered:
 
     def variables(self) -> dict[str, str]:
         """What the documentation tells people to set."""
-        token, authority = self.agent.token, str(self.world.gateway.authority)
+        token, authority = self.agent.token, str(self.world.gateway.ca)
         proxy = f"http://agent:{token}@{self.world.gateway.listen}"
         points = ("SSL_CERT_FILE", "REQUESTS_CA_BUNDLE", "CURL_CA_BUNDLE", "GIT_SSL_CAINFO", "NODE_EXTRA_CA_CERTS")
         keys = ("GITHUB_TOKEN", "GH_TOKEN", "OPENAI_API_KEY", "ANTHROPIC_API_KEY")
