@@ -50,7 +50,7 @@ def test_what_is_no_tls_turns_us_away(authority: Authority) -> None:
             Door(f"127.0.0.1:{origin.port}", b"CONNECT localhost:443 HTTP/1.1\r\nHost: localhost:443\r\n\r\n", "localhost"),
         ):
             with pytest.raises(doors.Turned):
-                doors.enter(door, authority.certificate, seconds=3)
+                doors.enter(door, authority.certificate, seconds=1)
 
 
 def test_a_case_becomes_the_same_request_in_frames(tmp_path: Path) -> None:
