@@ -40,10 +40,15 @@ pub(crate) struct Request {
 
 /// Reads and checks the head of the session's request.
 pub(crate) fn read(session: &Session, conn: &ConnState) -> Result<Request, Reply> {
-    if let ServerSession::H1(h1) = session.as_downstream() {
-        check_wire(&h1.get_headers_raw_bytes())?;
-    }
     let head = session.req_header();
+    match session.as_downstream() {
+        ServerSession::H1(h1) => check_wire(&h1.get_headers_raw_bytes())?,
+        _ => check_fields(&head.headers)?,
+    }
+    // HTTP/2 is spoken inside TLS alone.
+    if head.version == Version::HTTP_2 && head.method != Method::CONNECT && head.uri.scheme_str() != Some("https") {
+        return Err(bad("bad_scheme", "`:scheme` must be `https`"));
+    }
     if head.headers.contains_key(header::UPGRADE) {
         return Err(bad("upgrade_refused", "no route takes a protocol upgrade"));
     }
@@ -155,11 +160,7 @@ pub(crate) fn check_wire(raw: &[u8]) -> Result<(), Reply> {
         previous = *byte;
     }
     if size > MAX_HEAD {
-        return Err(Reply::refusal(
-            StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
-            "head_too_large",
-            "the head is larger than 32 KiB",
-        ));
+        return Err(too_large());
     }
     // A lenient parser looks for the end of the target from either side.
     let line = raw.split(|b| *b == b'\r').next().unwrap_or_default();
@@ -181,6 +182,20 @@ pub(crate) fn check_wire(raw: &[u8]) -> Result<(), Reply> {
         }
     }
     Ok(())
+}
+
+/// The bounds of [`check_wire`] for a head that came in frames, counted as RFC 9113, section 10.5.1.
+fn check_fields(headers: &HeaderMap) -> Result<(), Reply> {
+    let size: usize = headers.iter().map(|(name, value)| name.as_str().len() + value.len() + FIELD_OVERHEAD).sum();
+    if headers.len() > MAX_FIELDS || size > MAX_HEAD { Err(too_large()) } else { Ok(()) }
+}
+
+fn too_large() -> Reply {
+    Reply::refusal(
+        StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+        "head_too_large",
+        "the head is larger than 32 KiB, or has more than 256 fields",
+    )
 }
 
 /// Exactly one framing, spelled one way.
@@ -337,6 +352,9 @@ const HOP_BY_HOP: [&str; 14] = [
 ];
 const PROTECTED: [&str; 4] = ["host", "content-length", "transfer-encoding", "content-type"];
 const MAX_HEAD: usize = 32 * 1024;
+/// As Pingora takes on HTTP/1.1.
+const MAX_FIELDS: usize = 256;
+const FIELD_OVERHEAD: usize = 32;
 const MAX_TARGET: usize = 16 * 1024;
 
 #[cfg(test)]

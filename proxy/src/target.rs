@@ -25,9 +25,7 @@ impl Target {
         };
         let port = match port.strip_prefix(':') {
             None if port.is_empty() => None,
-            Some(digits) if (1..=5).contains(&digits.len()) && digits.bytes().all(|b| b.is_ascii_digit()) => {
-                Some(digits.parse().ok()?)
-            }
+            Some(digits) if is_port(digits) => Some(digits.parse().ok()?),
             _ => return None,
         };
         Some(Self { host, port })
@@ -37,6 +35,13 @@ impl Target {
     pub(crate) fn is_name(&self) -> bool {
         self.host.parse::<IpAddr>().is_err()
     }
+}
+
+/// One spelling for one port: no sign, no zero in front.
+fn is_port(digits: &str) -> bool {
+    (1..=5).contains(&digits.len())
+        && digits.bytes().all(|b| b.is_ascii_digit())
+        && (digits.len() == 1 || !digits.starts_with('0'))
 }
 
 fn is_host(name: &str) -> bool {
@@ -73,6 +78,7 @@ mod tests {
             "host:65536",
             "host:8o",
             "host:+80",
+            "host:080",
             "::1",
             "[::1",
             "[::1]x",

@@ -77,6 +77,7 @@ def routes(origin: StrictOrigin) -> list[Route]:
     """Every route of the other tests; the tunnel to `HOST` leaves the question who it is to the inside."""
     known = all_routes(origin)
     for route in known:
+        route.more["body_timeout_seconds"] = 5
         if HOST in route.hosts:
             route.more["proxy_auth"] = "inner"
     return [*known, Route("challenge", origin.url, hosts=[OTHER])]

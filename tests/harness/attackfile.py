@@ -30,7 +30,7 @@ c>        in the place of the CONNECT that the ingress would send before the cas
 sni       the server name in the place of the ingress's own; `none` for none
 inside    `plain`: the bytes follow the CONNECT without TLS
 framed    what the HTTP/2 layer does with such a request by itself, before anybody is asked: `reset`
-          or `goaway`, with no receipt
+          or `goaway`; the receipt is then the one of the connection's watcher
 
 Over HTTP/2 (`connect2`, `tls2`) a case is the same request in frames: see `as_http2`.
 What only frames can say is in h2.txt, in a notation of its own (harness/framefile.py).
