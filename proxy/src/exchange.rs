@@ -153,6 +153,8 @@ pub(crate) struct Sending {
     pub(crate) guard: ResponseGuard,
     /// Set once bytes may have reached the upstream.
     pub(crate) started: bool,
+    /// The judged body is on its way.
+    pub(crate) handed_over: bool,
     ticket: Ticket,
     peer: Option<Box<HttpPeer>>,
     sent: Digester,
@@ -176,6 +178,7 @@ impl Sending {
             status: None,
             guard,
             started: false,
+            handed_over: false,
             ticket,
             peer: Some(peer),
             sent: Digester::default(),

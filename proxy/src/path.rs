@@ -154,7 +154,17 @@ impl ProxyHttp for Gate {
         let sending = x.sending()?;
         match &sending.request.body {
             UpstreamBody::Empty => *body = None,
-            UpstreamBody::Bytes(judged) => *body = end.then(|| judged.clone()),
+            UpstreamBody::Bytes(judged) => {
+                // Once, and at the end, which with trailers behind the body only a missing piece tells.
+                // Until then an empty piece: a missing one would end the upstream's body as well.
+                let over = end || body.is_none();
+                *body = match (over, sending.handed_over) {
+                    (false, _) => Some(Bytes::new()),
+                    (true, false) => Some(judged.clone()),
+                    (true, true) => None,
+                };
+                sending.handed_over |= over;
+            }
             UpstreamBody::Stream => {}
         }
         sending.note_sent(body.as_ref(), end);

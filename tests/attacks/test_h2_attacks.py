@@ -56,6 +56,21 @@ def test_attack_in_frames(target: Target, case: FrameCase, ingress: str) -> None
         assert_clean(target, ingress)
 
 
+@pytest.mark.binary
+@pytest.mark.parametrize("ingress", ["connect2", "tls2"])
+@pytest.mark.parametrize("trailer", ["x-note: a", "authorization: Bearer evil", "content-length: 5", ":path: /user"])
+def test_trailers_of_a_request_are_dropped(target: Target, ingress: str, trailer: str) -> None:
+    """What is sent is the body that was judged, and nothing behind it."""
+    head = ("HEADERS", ["POST /repos/octo/hello/issues", "content-type: application/json"])
+    script = [head, ('DATA text={"title":"a"}', []), ("HEADERS end", [trailer])]
+    before, link = target.origin.mark(), target.enter(ingress)
+    peer = frames.Peer(link)
+    assert FrameCase("", 0, "trailers", script=script, expect=["200"]).play(peer, target.values[ingress], 10), peer.streams
+    link.close()
+    [seen] = target.origin.since(before)[1]
+    assert (seen.body, seen.violations) == (b'{"title":"a"}', []) and b"evil" not in seen.raw
+
+
 def assert_clean(target: Target, ingress: str) -> None:
     link = target.enter(ingress)
     peer = frames.Peer(link)
