@@ -17,7 +17,7 @@ INGRESSES = attackfile.PLAIN
 
 CASES = [
     case
-    for name in ("framing.txt", "advisories.txt", "headers.txt")
+    for name in ("framing.txt", "advisories.txt")
     for case in attackfile.parse(HERE / name)
     if not case.tunnel and "api" not in case.ingresses
 ]

@@ -122,8 +122,7 @@ class Steered:
             variables |= self.variables()
         else:
             del variables["NO_PROXY"], variables["no_proxy"]
-            config = ["--config", str(self.world.gateway.config)]
-            command = [str(environment.aegis()), "run", *config, "--agent", self.agent.agent_id, "--", *command]
+            command = [str(environment.aegis()), "--config", str(self.world.gateway.config), "run", "--", *command]
         cwd = cwd or self.world.folder
         done = subprocess.run(command, capture_output=True, text=True, env=variables, cwd=cwd, timeout=120)
         assert not ok or done.returncode == 0, f"{command}\n{done.stdout[-2000:]}{done.stderr[-3000:]}"
