@@ -24,7 +24,7 @@ from upstreams.git_http import GitServer
 from upstreams.github import GitHub
 from upstreams.sse_origin import WORDS, SseOrigin
 from upstreams.strict_origin import StrictOrigin
-from upstreams.tls_front import Authority, TlsFront
+from upstreams.tls_front import Authority
 
 pytestmark = pytest.mark.binary
 
@@ -56,7 +56,6 @@ class World:
 @pytest.fixture(scope="module")
 def world(tmp_path_factory: pytest.TempPathFactory, github: GitHub) -> Iterator[World]:
     folder = tmp_path_factory.mktemp("transparent")
-    authority = Authority(folder / "upstream-authority")
     real = {
         "/v1/chat/completions": f"authorization: Bearer {SECRETS['openai']}",
         "/v1/messages": f"x-api-key: {SECRETS['anthropic']}",
@@ -64,16 +63,13 @@ def world(tmp_path_factory: pytest.TempPathFactory, github: GitHub) -> Iterator[
     (folder / "repositories").mkdir()
     with (
         StrictOrigin(("authorization", f"Bearer {SECRETS['web']}")) as web,
-        TlsFront(web.port, authority.issue("localhost")) as front,
         GitServer(folder / "repositories", quiet_git(folder), "git", SECRETS["git"]) as git,
         SseOrigin(real) as sse,
     ):
-        web.hosts = {f"localhost:{front.port}"}
         web.answer("GET", "/thing", {"thing": 1})
-        inside = {"allow_internal": ["127.0.0.1/32", "::1/128"], "ca_file": str(authority.certificate)}
         routes = [
             Route("github", github.url, hosts=["api.github.com"]),
-            Route("web", front.url, connector="http", credential="web", hosts=[WEB], more=inside),
+            Route("web", web.url, connector="http", credential="web", hosts=[WEB]),
             Route("git", git.url, connector="http", credential="git", hosts=[GIT]),
             Route("openai", sse.url, connector="http", credential="openai", hosts=["api.openai.com"]),
             Route("anthropic", sse.url, connector="http", credential="anthropic", hosts=["api.anthropic.com"]),
