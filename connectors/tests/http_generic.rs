@@ -10,7 +10,7 @@
 mod support;
 
 use aegis_connectors::{Connector, Denial, UpstreamBody, http_generic::HttpConnector};
-use http::StatusCode;
+use http::{StatusCode, header as names};
 use proptest::prelude::*;
 use serde_json::{Value, json};
 use support::{Request, five, header, sdk, sent};
@@ -193,7 +193,10 @@ fn denials_are_problem_json() {
     let body: Value = serde_json::from_slice(&reply.body).unwrap();
     assert_eq!((body["status"].as_u64(), body["reason"].as_str()), (Some(403), Some("denied")));
     assert_eq!(reply.headers[0].1, "application/problem+json");
-    assert_eq!(http().challenge().status, StatusCode::UNAUTHORIZED);
+    let challenge = http().challenge();
+    assert_eq!(challenge.status, StatusCode::UNAUTHORIZED);
+    let schemes: Vec<_> = challenge.headers.iter().filter(|(n, _)| *n == names::WWW_AUTHENTICATE).collect();
+    assert!(schemes.iter().any(|(_, v)| v.as_bytes().starts_with(b"Basic")), "git sends nothing without it");
 }
 
 proptest! {

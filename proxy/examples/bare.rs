@@ -1,4 +1,5 @@
-//! The benchmark's baseline: `bare <listen> <upstream>`, Pingora as a reverse proxy and nothing else.
+//! The benchmark's baseline: `bare <listen> <upstream> [--tls <certificate> <key>]`, Pingora as a
+//! reverse proxy and nothing else. With TLS it speaks HTTP/2 as well.
 //!
 //! Started, configured and allocated like the gateway's own listeners, so that what differs
 //! between the two is the gateway.
@@ -12,6 +13,7 @@ use std::{
 
 use async_trait::async_trait;
 use pingora_core::{
+    listeners::tls::TlsSettings,
     server::{Fds, configuration::ServerConf},
     services::Service as _,
     upstreams::peer::{ALPN, HttpPeer},
@@ -23,20 +25,32 @@ use tokio::sync::watch;
 #[global_allocator]
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
+const USAGE: &str = "usage: bare <listen> <upstream> [--tls <certificate> <key>]";
+
 type AnyError = Box<dyn std::error::Error>;
 
 #[tokio::main]
 async fn main() -> Result<(), AnyError> {
     let mut args = std::env::args().skip(1);
-    let (Some(listen), Some(upstream)) = (args.next(), args.next()) else {
-        return Err("usage: bare <listen> <upstream>".into());
+    let (Some(listen), Some(upstream)) = (args.next(), args.next()) else { return Err(USAGE.into()) };
+    let tls = match (args.next().as_deref(), args.next(), args.next()) {
+        (None, ..) => None,
+        (Some("--tls"), Some(certificate), Some(key)) => Some((certificate, key)),
+        _ => return Err(USAGE.into()),
     };
     let listener = TcpListener::bind(&listen)?;
     listener.set_nonblocking(true)?;
     println!("{}", listener.local_addr()?);
     let conf = Arc::new(ServerConf { grace_period_seconds: Some(0), max_retries: 1, ..ServerConf::default() });
     let mut service = http_proxy_service(&conf, Bare { upstream: upstream.parse()? });
-    service.add_tcp(&listen);
+    match tls {
+        None => service.add_tcp(&listen),
+        Some((certificate, key)) => {
+            let mut settings = TlsSettings::intermediate(&certificate, &key)?;
+            settings.enable_h2();
+            service.add_tls_with_settings(&listen, None, settings);
+        }
+    }
     let mut fds = Fds::new();
     fds.add(listen, listener.into_raw_fd());
     // Never told to stop: whoever measures ends the process.

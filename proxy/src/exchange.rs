@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use aegis_broker::{
     Broker,
+    admit::Door,
     config::{ConnectorKind, Route},
     credential::Credential,
     identity::Identity,
@@ -18,15 +19,18 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 
 use crate::{
-    conn::ConnState,
+    conn::{ConnState, InPath},
     framing::Request,
     guard::{Digester, ResponseGuard},
+    way::Way,
 };
 
 /// What a request carries through Pingora's callbacks.
 pub(crate) struct Exchange {
     broker: Arc<Broker>,
     pub(crate) conn: ConnState,
+    /// How the request came in, for leaves and policies.
+    pub(crate) door: Door,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) scope: Option<Arc<Scope>>,
@@ -35,10 +39,11 @@ pub(crate) struct Exchange {
     pub(crate) trace_id: Option<String>,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) sending: Option<Sending>,
-    /// The route was selected by the first segment of the path.
-    by_path: bool,
+    /// What of the request's path was there only to reach the route.
+    prefix: String,
     /// GitHub Enterprise clients put `/api/v3` in front of every path and expect it back.
     enterprise: bool,
+    in_path: Option<InPath>,
     is_head: bool,
     started: Instant,
 }
@@ -49,6 +54,7 @@ impl Exchange {
         Self {
             broker,
             conn: ConnState::default(),
+            door: Door::Route,
             peer: None,
             identity: None,
             scope: None,
@@ -56,28 +62,37 @@ impl Exchange {
             trace_id: None,
             headers: Vec::new(),
             sending: None,
-            by_path: false,
+            prefix: String::new(),
             enterprise: false,
+            in_path: None,
             is_head: false,
             started: Instant::now(),
         }
     }
 
+    /// Takes the connection: from here on its watcher leaves answers to us.
+    pub(crate) fn arrive(&mut self, conn: ConnState) {
+        self.in_path = Some(conn.enter());
+        self.door = conn.ingress().door();
+        self.conn = conn;
+    }
+
     pub(crate) fn frame(&mut self, request: &Request) {
         self.trace_id.clone_from(&request.trace.trace_id);
         self.is_head = request.method == http::Method::HEAD;
+        if request.absolute {
+            self.door = Door::Connect;
+        }
     }
 
     /// Takes the route: from here on refusals have its shape.
-    pub(crate) fn enter(&mut self, scope: &Arc<Scope>, request: &Request) {
-        self.by_path = self.conn.route().is_none()
-            && scope.route.as_ref().is_some_and(|r| !r.hosts.iter().any(|h| request.host.split(':').next() == Some(h)));
-        let path = request.path.as_str();
-        let behind = path.strip_prefix('/').and_then(|p| p.strip_prefix(scope.label())).filter(|_| self.by_path);
-        let rest = behind.unwrap_or(path);
+    pub(crate) fn enter(&mut self, way: &Way, request: &Request) {
+        let Way { scope, prefix } = way;
+        let rest = request.path.strip_prefix(prefix).unwrap_or(&request.path);
         self.path = if rest.is_empty() { "/".to_owned() } else { rest.to_owned() };
         self.enterprise = scope.route.as_ref().is_some_and(|r| r.connector == ConnectorKind::Github)
             && self.path.starts_with("/api/v3/");
+        self.prefix.clone_from(prefix);
         self.scope = Some(scope.clone());
     }
 
@@ -93,15 +108,16 @@ impl Exchange {
     }
 
     /// From the upstream's origin to the base URL that the client used, with the part of the path that
-    /// selected the route.
+    /// led to the route; `None` where they are the same, as for most clients of the forward proxy.
     pub(crate) fn base_urls(&self, request: &Request) -> Option<(String, String)> {
-        let route = self.scope.as_ref()?.route.as_ref()?;
-        let (slash, prefix) = if self.by_path { ("/", route.name.as_str()) } else { ("", "") };
-        let enterprise = if self.enterprise { "/api/v3" } else { "" };
-        (!request.host.is_empty()).then(|| {
-            let from = format!("{}{}", route.upstream.origin(), route.upstream.base_path);
-            (from, format!("http://{}{slash}{prefix}{enterprise}", request.host))
-        })
+        let upstream = &self.scope.as_ref()?.route.as_ref()?.upstream;
+        if request.host.is_empty() {
+            return None;
+        }
+        let from = format!("{}{}", upstream.origin(), upstream.base_path);
+        let (scheme, enterprise) = (self.conn.ingress().scheme(), if self.enterprise { "/api/v3" } else { "" });
+        let to = format!("{scheme}://{}{}{enterprise}", request.host, self.prefix);
+        (from != to).then_some((from, to))
     }
 
     pub(crate) fn sending(&mut self) -> Result<&mut Sending> {
@@ -122,7 +138,6 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.conn.leave();
         self.broker.metrics.in_flight.dec();
     }
 }
@@ -135,6 +150,8 @@ pub(crate) struct Sending {
     pub(crate) guard: ResponseGuard,
     /// Set once bytes may have reached the upstream.
     pub(crate) started: bool,
+    /// The judged body is on its way.
+    pub(crate) handed_over: bool,
     ticket: Ticket,
     peer: Option<Box<HttpPeer>>,
     sent: Digester,
@@ -157,6 +174,7 @@ impl Sending {
             status: None,
             guard,
             started: false,
+            handed_over: false,
             ticket,
             peer: Some(peer),
             sent: Digester::default(),

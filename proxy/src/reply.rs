@@ -38,13 +38,7 @@ pub(crate) enum Reply {
 
 impl Reply {
     pub(crate) fn refusal(status: StatusCode, reason: &'static str, message: &str) -> Self {
-        Self::Refused {
-            status,
-            reason,
-            message: message.to_owned(),
-            agent_id: None,
-            close: status == StatusCode::BAD_REQUEST,
-        }
+        Self::Refused { status, reason, message: message.to_owned(), agent_id: None, close: DOUBTFUL.contains(&status) }
     }
 
     /// As [`Reply::refusal`], for a request whose body is in an unknown state.
@@ -60,6 +54,16 @@ impl Reply {
             agent_id,
             close: false,
         }
+    }
+
+    /// As [`Reply::auth`], for the credential that is shown to the gateway as a proxy.
+    pub(crate) fn proxy_auth(error: AuthError, agent_id: Option<String>) -> Self {
+        let status = match error.status() {
+            StatusCode::UNAUTHORIZED => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            other => other,
+        };
+        let (reason, message) = (error.reason(), error.to_string());
+        Self::Refused { status, reason, message, agent_id, close: false }
     }
 
     pub(crate) fn decided(record: &DecisionRecord) -> Self {
@@ -155,7 +159,7 @@ impl Gate {
             return Reply::closing(StatusCode::BAD_REQUEST, "client_gone", "the client closed the connection");
         }
         let body = if request.has_body {
-            match body::buffer(session, API_BODY, request.content_length, API_TIME).await {
+            match body::buffer(session, API_BODY, request, API_TIME).await {
                 Ok(body) => body,
                 Err(refusal) => return refusal,
             }
@@ -174,7 +178,19 @@ impl Gate {
 
 /// Writes a reply downstream; a refusal first becomes a leaf.
 pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchange, reply: Reply) -> Result<()> {
-    let (answer, close) = match reply {
+    let (answer, close) = answer(broker, x, reply);
+    // An unread body would be taken for the next request; a little is read, more closes the connection.
+    // On HTTP/2 an unread body would reset the stream, which many clients show instead of the answer.
+    let unread = (!close || is_h2(session)) && !body::drain(session).await;
+    if close || unread {
+        session.set_keepalive(None);
+    }
+    write(session, answer, x.is_head()).await
+}
+
+/// The answer that a reply is, and whether the connection ends with it.
+pub(crate) fn answer(broker: &Broker, x: &mut Exchange, reply: Reply) -> (ErrorReply, bool) {
+    match reply {
         Reply::Api(answer) => {
             let (parts, body) = answer.into_parts();
             let headers = parts.headers.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
@@ -199,12 +215,11 @@ pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchang
         Reply::Refused { status, reason, message, agent_id, close } => {
             (refused(broker, x, status, reason, message, agent_id), close)
         }
-    };
-    // An unread body would be taken for the next request; a little is read, more closes the connection.
-    if close || !body::drain(session).await {
-        session.set_keepalive(None);
     }
-    write(session, answer, x.is_head()).await
+}
+
+fn is_h2(session: &Session) -> bool {
+    session.req_header().version == http::Version::HTTP_2
 }
 
 /// The upstream failed after the permit was spent, or the answer was refused.
@@ -300,17 +315,18 @@ fn refused(
     if reason == AuthError::Missing.reason() {
         // A challenge is no refusal: nobody has asked for anything yet, and there is no leaf.
         broker.metrics.refusal(reason);
-        let mut answer = x
-            .scope
-            .as_ref()
-            .map_or_else(|| problem(&denial(status, reason, message, None, None)), |s| s.connector.challenge());
+        let asked = denial(status, reason, message, None, None);
+        let mut answer = match &x.scope {
+            Some(scope) if status == StatusCode::UNAUTHORIZED => scope.connector.challenge(),
+            Some(_) | None => challenge(x, &asked),
+        };
         push(&mut answer, "aegis-reason", reason);
         return answer;
     }
     let receipt = broker.refuse(&RefusalLeaf {
         agent_id: agent.as_deref(),
         route: x.scope.as_ref().map(|s| s.label()),
-        door: Door::Route,
+        door: x.door,
         reason,
         detail: Some(message.clone()),
         status: status.as_u16(),
@@ -319,7 +335,7 @@ fn refused(
     });
     let receipt_id = receipt.map(|r| r.receipt_id);
     let denial = denial(status, reason, message, receipt_id.clone(), None);
-    let mut answer = if status == StatusCode::UNAUTHORIZED { challenge(x, &denial) } else { shaped(x, &denial) };
+    let mut answer = challenge(x, &denial);
     push(&mut answer, "aegis-decision", "deny");
     push(&mut answer, "aegis-reason", reason);
     if let Some(id) = receipt_id {
@@ -328,14 +344,25 @@ fn refused(
     answer
 }
 
-/// The tool's own error shape with the challenge's headers.
+/// The tool's own error shape, with the challenge's headers where the status needs them.
 fn challenge(x: &Exchange, denial: &Denial) -> ErrorReply {
-    let mut answer = shaped(x, denial);
-    let challenge = x.scope.as_ref().map(|s| s.connector.challenge().headers).unwrap_or_default();
-    for (name, value) in challenge.into_iter().filter(|(n, _)| *n == header::WWW_AUTHENTICATE) {
-        answer.headers.push((name, value));
+    match denial.status {
+        StatusCode::UNAUTHORIZED => {
+            let mut answer = shaped(x, denial);
+            let challenge = x.scope.as_ref().map(|s| s.connector.challenge().headers).unwrap_or_default();
+            for (name, value) in challenge.into_iter().filter(|(n, _)| *n == header::WWW_AUTHENTICATE) {
+                answer.headers.push((name, value));
+            }
+            answer
+        }
+        // It is not the tool that asks.
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            let mut answer = problem(denial);
+            answer.headers.push((header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"aegis\"")));
+            answer
+        }
+        _ => shaped(x, denial),
     }
-    answer
 }
 
 fn shaped(x: &Exchange, denial: &Denial) -> ErrorReply {
@@ -391,5 +418,12 @@ async fn write(session: &mut Session, answer: ErrorReply, is_head: bool) -> Resu
     Ok(())
 }
 
+/// Requests refused for how they are written: where the next one begins is in doubt, or soon could be.
+const DOUBTFUL: [StatusCode; 4] = [
+    StatusCode::BAD_REQUEST,
+    StatusCode::METHOD_NOT_ALLOWED,
+    StatusCode::EXPECTATION_FAILED,
+    StatusCode::REQUEST_HEADER_FIELDS_TOO_LARGE,
+];
 const API_BODY: usize = 1024 * 1024;
 const API_TIME: Duration = Duration::from_secs(10);

@@ -7,73 +7,36 @@ from pathlib import Path
 
 import pytest
 
-from conftest import CANARY, all_routes
-from harness import attackfile, raw, receipts
+from attacks.target import Target, attacked
+from harness import attackfile, doors, frames, raw, receipts
 from harness.attackfile import Case
-from harness.gateway import Credential, Gateway
-from upstreams.strict_origin import StrictOrigin
 
 CASES = attackfile.load(Path(__file__).resolve().parent)
 RUNS = [(case, ingress) for case in CASES for ingress in case.ingresses]
 
 
-class Target:
-    """A gateway, the origin behind it, and the values that the cases' placeholders stand for."""
-
-    def __init__(self, gateway: Gateway, origin: StrictOrigin) -> None:
-        self.gateway, self.origin = gateway, origin
-        tokens = self.tokens()
-        self.values = {
-            "path": {"p": "/github", "h": gateway.listen, **tokens},
-            "host": {"p": "", "h": "api.github.test", **tokens},
-            "port": {"p": "", "h": gateway.route_listen["github-port"], **tokens},
-            "api": {"p": "", "h": gateway.listen, **tokens},
-        }
-        self.address = {name: gateway.listen for name in self.values} | {"port": gateway.route_listen["github-port"]}
-        self.tail = receipts.Tail(gateway.receipts)
-        self.tail.new()
-
-    def tokens(self) -> dict[str, str]:
-        gateway = self.gateway
-        agent, other, frozen, revoked = (gateway.enrol() for _ in range(4))
-        assert gateway.set_agent(frozen, "freeze").ok and gateway.set_agent(revoked, "revoke").ok
-        swapped = "A" if agent.token[20] != "A" else "B"
-        return {
-            "t": agent.token,
-            "t:other": other.token,
-            "t:frozen": frozen.token,
-            "t:revoked": revoked.token,
-            "t:forged": agent.token[:20] + swapped + agent.token[21:],
-            "t:short": agent.token[:-1],
-            "t:capitals": agent.token.upper(),
-            "t:admin": gateway.admin_token,
-            "t:approver": gateway.approver().token,
-        }
-
-
 @pytest.fixture(scope="module")
 def target(tmp_path_factory: pytest.TempPathFactory) -> Iterator[Target]:
-    with StrictOrigin(("authorization", f"Bearer {CANARY}")) as origin:
-        with Gateway(tmp_path_factory.mktemp("attacks"), all_routes(origin), [Credential(CANARY)]) as gateway:
-            yield Target(gateway, origin)
-            done = receipts.verify(gateway.receipts)
-            assert done.returncode == 0, done.stdout + done.stderr
+    with attacked(tmp_path_factory.mktemp("attacks")) as running:
+        yield running
 
 
 def test_the_corpus_is_large_enough() -> None:
-    assert len(CASES) >= 120
+    assert len(CASES) >= 400
 
 
 @pytest.mark.binary
-def test_a_clean_request_passes_at_every_ingress(target: Target) -> None:
+@pytest.mark.parametrize("ingress", attackfile.EVERYWHERE)
+def test_a_clean_request_passes_at_every_ingress(target: Target, ingress: str) -> None:
     """Otherwise the cases would be refused for a reason of their own making."""
-    for ingress in ("path", "host", "port"):
-        values = target.values[ingress]
-        text = f"GET {values['p']}/repos/octo/hello/issues HTTP/1.1\r\nHost: {values['h']}\r\n"
-        answer = raw.exchange(target.address[ingress], f"{text}Authorization: Bearer {values['t']}\r\n\r\n".encode())
-        assert answer.status == 200, answer.raw
-    assert len(target.origin.requests) == 3 and target.origin.violations == []
-    target.tail.until(lambda leaves: len(leaves) >= 6, 1)
+    values, before = target.values[ingress], target.origin.mark()
+    text = f"GET {values['p']}/repos/octo/hello/issues HTTP/1.1\r\nHost: {values['h']}\r\n"
+    case = Case("", 0, "clean", lines=[text + f"Authorization: Bearer {values['t']}\r\n\r\n\\"])
+    answer = send(target, case, ingress)
+    assert answer.status == 200, answer.raw
+    assert [seen.path for seen in target.origin.since(before)[1]] == ["/repos/octo/hello/issues"]
+    assert target.origin.violations == []
+    target.tail.until(lambda leaves: len(leaves) >= 2, 1)
 
 
 @pytest.mark.binary
@@ -81,31 +44,55 @@ def test_a_clean_request_passes_at_every_ingress(target: Target) -> None:
 def test_attack(target: Target, case: Case, ingress: str) -> None:
     before = target.origin.mark()
     target.tail.new()
-    data = case.bytes(target.values[ingress])
-    answer = raw.exchange(target.address[ingress], data, quiet=2 if case.closes else None, half_close=case.closes)
+    answer = send(target, case, ingress)
 
-    denials = wait_for_denials(target, 1 if case.receipt == "deny" else 0)
+    framed = bool(case.framed) and ingress in FRAMED
+    expected = 1 if case.receipt == "deny" else 0
+    denials = target.denials(expected)
     arrived, requests = target.origin.since(before)
-    told = f"{case.file}:{case.line} {case.why}\nsent {data[:400]!r}\ngot {answer.raw[:600]!r}"
+    sent = case.bytes(target.values[ingress])
+    told = f"{case.file}:{case.line} {case.why}\nsent {sent[:400]!r}\ngot {answer.raw[:600]!r}"
 
     assert arrived == 0, f"{told}\nthe origin saw {requests}"
-    assert answer.status in case.statuses, told
-    assert not case.closes or answer.closed, f"{told}\nthe connection stays open"
+    assert answer.status in case.statuses or framed, told
+    assert not case.closes or answer.closed or ingress in FRAMED, f"{told}\nthe connection stays open"
     assert answer.rest == b"", f"{told}\na second answer follows"
-    expected = 1 if case.receipt == "deny" else 0
     assert sum(leaf.count for leaf in denials) == expected, f"{told}\nreceipts {[leaf.body for leaf in denials]}"
-    if case.reasons:
-        assert denials[0]["reason"] in case.reasons, told
+    if case.reasons and expected:
+        reasons = {"bad_framing"} if framed else case.reasons
+        assert denials[0]["reason"] in reasons, f"{told}\nreceipt {denials[0].body}"
     check_answer(answer, denials)
 
 
-def wait_for_denials(target: Target, expected: int) -> list[receipts.Leaf]:
-    def denials(leaves: list[receipts.Leaf]) -> list[receipts.Leaf]:
-        return [leaf for leaf in leaves if leaf.is_denial]
+FRAMED = ("connect2", "tls2")
 
-    if expected == 0:
-        return denials(target.tail.new())
-    return denials(target.tail.until(lambda leaves: len(denials(leaves)) >= expected, 2))
+
+def send(target: Target, case: Case, ingress: str) -> raw.Answer:
+    """What came of the case at one ingress."""
+    values = target.values[ingress]
+    try:
+        link = target.enter(ingress, case.connect(values), case.server_name, plain=case.inside == "plain")
+    except doors.Turned as turned:
+        return turned.answer
+    try:
+        if ingress in FRAMED:
+            return send_frames(case, values, frames.Peer(link))
+        quiet = 2 if case.closes else 0.5 if case.alone else None
+        return raw.converse(link, case.bytes(values), 10, quiet, half_close=case.closes)
+    finally:
+        link.close()
+
+
+def send_frames(case: Case, values: dict[str, str], peer: frames.Peer) -> raw.Answer:
+    fields, body = case.as_http2(values)
+    peer.send(frames.PREFACE + frames.frame(frames.TYPES["SETTINGS"], 0, 0, b"") + frames.request(fields, body))
+    stream = peer.stream(1)
+    peer.read(lambda: stream.over or peer.goaway is not None, 10)
+    if case.framed:
+        was = "reset" if stream.reset else "goaway" if peer.goaway else f"{stream.status}"
+        assert was == case.framed, f"{case.file}:{case.line} {case.why}: {was}"
+    shown = repr((stream, peer.goaway)).encode()
+    return raw.Answer(shown, peer.closed, stream.status, dict(stream.headers), stream.body)
 
 
 def check_answer(answer: raw.Answer, denials: list[receipts.Leaf]) -> None:

@@ -6,6 +6,10 @@ import itertools
 import socket
 import time
 from dataclasses import dataclass, field
+from typing import TYPE_CHECKING
+
+if TYPE_CHECKING:
+    from harness.doors import Link
 
 
 @dataclass
@@ -50,28 +54,77 @@ def exchange(
     with socket.create_connection(
         (host, int(port)), timeout=seconds, source_address=(source or own_source(), 0)
     ) as sock:
-        try:
-            sock.sendall(data)
-            if half_close:
-                sock.shutdown(socket.SHUT_WR)
-        except OSError:
-            pass  # refused before all of it was taken: the answer still counts
-        return receive(sock, seconds, quiet, b"HEAD " == data[:5])
+        return converse(sock, data, seconds, quiet, half_close)
 
 
-def receive(sock: socket.socket, seconds: float, quiet: float | None, bodiless: bool) -> Answer:
+def converse(link: Link, data: bytes, seconds: float, quiet: float | None = None, half_close: bool = False) -> Answer:
+    """The same on a connection that is open already."""
+    send(link, data, seconds)
+    return receive(link, seconds, quiet, b"HEAD " == data[:5], half_close=half_close)
+
+
+def drain(link: Link, data: bytes, seconds: float) -> bytes:
+    """Sends `data`; all that comes until the peer closes, or has nothing to say until we do."""
+    send(link, data, seconds)
     raw, end = b"", time.monotonic() + seconds
+    patience = PATIENCE
+    while (left := end - time.monotonic()) > 0:
+        link.settimeout(min(left, patience))
+        try:
+            piece = link.recv(65536)
+        except TimeoutError:
+            if patience == seconds:
+                break
+            patience = seconds
+            no_more(link)
+            continue
+        except OSError:
+            break
+        if not piece:
+            break
+        raw += piece
+    return raw
+
+
+def send(link: Link, data: bytes, seconds: float) -> None:
+    link.settimeout(seconds)
+    try:
+        link.sendall(data)
+    except OSError:
+        pass  # refused before all of it was taken: the answer still counts
+
+
+def no_more(link: Link) -> None:
+    try:
+        link.shutdown(socket.SHUT_WR)
+    except OSError:
+        pass
+
+
+# A peer that says nothing for so long waits for more of what we sent. Telling it at once that there
+# is no more would be a client that has gone, and requests of clients that have gone are dropped.
+PATIENCE = 0.3
+
+
+def receive(
+    link: Link, seconds: float, quiet: float | None, bodiless: bool, start: bytes = b"", half_close: bool = False
+) -> Answer:
+    raw, end = start, time.monotonic() + seconds
     while (left := end - time.monotonic()) > 0:
         answer = parse(raw, bodiless)
         if answer is not None:
             if quiet is None:
                 return answer
-            left, quiet = min(left, quiet), quiet
-        sock.settimeout(left)
+            left, half_close = min(left, quiet), False
+        link.settimeout(min(left, PATIENCE) if half_close else left)
         try:
-            piece = sock.recv(65536)
+            piece = link.recv(65536)
         except TimeoutError:
-            break
+            if not half_close:
+                break
+            half_close = False
+            no_more(link)
+            continue
         except OSError:
             piece = b""
         if not piece:

@@ -61,7 +61,7 @@ impl Options {
 fn check_tools(options: &Options) -> Result<(), String> {
     let mut needed = vec!["cmake", "cc"];
     if options.python {
-        needed.extend(["python3", "curl", "prlimit"]);
+        needed.extend(["python3", "curl", "git", "go", "prlimit"]);
     }
     let missing: Vec<&str> = needed.into_iter().filter(|tool| !on_path(tool)).collect();
     if missing.is_empty() { Ok(()) } else { Err(format!("please install first: {}", missing.join(", "))) }
@@ -123,7 +123,7 @@ fn count(counts: &str, word: &str) -> u64 {
 
 fn build(root: &Path) -> Result<Report<()>, String> {
     // The whole workspace: `-p` would change feature unification and compile everything again.
-    let ok = stream(cargo(root).args(["build", "--workspace"]), |_| {})?;
+    let ok = stream(cargo(root).args(["build", "--workspace", "--bins", "--examples"]), |_| {})?;
     if ok { Ok(Report { value: (), detail: "dev profile".into() }) } else { Err("does not compile".into()) }
 }
 

@@ -2,6 +2,8 @@
 
 use std::{collections::BTreeMap, sync::Arc};
 
+use crate::wire::path;
+
 /// A template such as `{owner}/{repo}#{pull_number}`.
 #[derive(Debug, Clone, PartialEq, Eq)]
 pub(super) struct Template(Vec<Part>);
@@ -76,7 +78,7 @@ pub(super) fn is_valid(variable: &str, value: &str) -> bool {
         "pull_number" | "issue_number" | "team_id" | "installation_id" | "project_number" => is_integer(value),
         "team_slug" | "enterprise-team" | "enterprise" | "gist_id" | "client_id" | "app_slug" | "codespace_name"
         | "user_id" => is_slug(value),
-        _ => !value.is_empty(),
+        _ => path::doubt(value).is_none(),
     }
 }
 
@@ -179,6 +181,13 @@ mod tests {
             ("pull_number", ""),
             ("pull_number", "9007199254740992"),
             ("team_slug", "a#b"),
+            ("path", "../../octo/spare/contents/x"),
+            ("path", "a/./b"),
+            ("path", "a//b"),
+            ("path", "a\\b"),
+            ("path", "a%2e%2e/b"),
+            ("path", "a\nb"),
+            ("ref", "heads/.."),
         ] {
             assert!(!is_valid(variable, value), "{variable}={value}");
         }

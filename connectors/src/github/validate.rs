@@ -72,6 +72,8 @@ fn check_path_parameters(operation: &Operation, call: &ToolCall) -> Result<(), R
         }
         let ok = match (value, kind) {
             (Some(Value::String(text)), Kind::Words(words)) => words.contains(text),
+            // On the wire, a slash in it would be refused.
+            (Some(Value::String(text)), Kind::Text) => !text.contains('/') && resource::is_valid(name, text),
             (Some(Value::String(text)), _) => {
                 resource::is_valid(name, text) || (operation.optional_tail && text.is_empty())
             }

@@ -94,7 +94,10 @@ impl Connector for HttpConnector {
             "route": self.route,
         });
         let mut reply = problem(StatusCode::UNAUTHORIZED, &body);
-        reply.headers.push((header::WWW_AUTHENTICATE, HeaderValue::from_static("Bearer realm=\"aegis\"")));
+        // Git and others send nothing to who does not ask for Basic; it carries the token as well.
+        for scheme in ["Bearer realm=\"aegis\"", "Basic realm=\"aegis\""] {
+            reply.headers.push((header::WWW_AUTHENTICATE, HeaderValue::from_static(scheme)));
+        }
         reply
     }
 }

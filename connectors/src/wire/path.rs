@@ -72,23 +72,29 @@ fn segment(raw: &str) -> Result<Segment, Refusal> {
         if is_unreserved(byte) {
             return Err(bad(BAD_PATH, "a percent-encoded letter, digit, `-`, `.`, `_` or `~`"));
         }
-        if byte == b'\\' {
-            return Err(bad(BAD_PATH, "a backslash"));
-        }
         bytes.push(byte);
         rest = tail;
     }
     let text = String::from_utf8(bytes).map_err(|_| bad(BAD_PATH, "percent-encoding that is not UTF-8"))?;
+    match doubt(&text) {
+        Some(what) => Err(bad(BAD_PATH, what)),
+        None => Ok(Segment { text, encoded: raw.contains('%') }),
+    }
+}
+
+/// What two servers could read differently in a decoded segment, or in several with `/` between them.
+/// No path holds such a value, so no action has one.
+pub(crate) fn doubt(text: &str) -> Option<&'static str> {
+    if text.contains('\\') {
+        return Some("a backslash");
+    }
     if text.chars().any(char::is_control) {
-        return Err(bad(BAD_PATH, "a control character"));
+        return Some("a control character");
     }
     if text.split('/').any(|part| matches!(part, "" | "." | "..")) {
-        return Err(bad(BAD_PATH, "an empty, `.` or `..` segment"));
+        return Some("an empty, `.` or `..` segment");
     }
-    if is_encoded_again(text.as_bytes()) {
-        return Err(bad(BAD_PATH, "percent-encoding twice over"));
-    }
-    Ok(Segment { text, encoded: raw.contains('%') })
+    is_encoded_again(text.as_bytes()).then_some("percent-encoding twice over")
 }
 
 /// RFC 3986 `pchar` without `;`, and with brackets, which many clients send as they are.

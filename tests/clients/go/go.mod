@@ -1,0 +1,3 @@
+module aegis.example/tests/clients/go
+
+go 1.24
