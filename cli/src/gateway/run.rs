@@ -59,7 +59,7 @@ pub async fn serve(gateway: Gateway, config: &Config) -> Result<Running, CliErro
     tasks.spawn(doors::serve_admins(listener, doors::admins(broker.clone(), reloader.clone()), stopping.clone()));
     tasks.spawn(watch_files(reloader, stopping.clone()));
     tasks.spawn(tick(broker.clone(), stopping));
-    gateway.publish_admin(admin)?;
+    gateway.publish(bound.listen, admin)?;
     Ok(Running { listen: bound.listen, admin, routes: bound.routes, broker, gateway, stop, tasks })
 }
 
