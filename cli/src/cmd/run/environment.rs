@@ -91,17 +91,17 @@ impl Environment {
     /// routes with `proxy_auth = "inner"`.
     fn java(&mut self, ours: &[(OsString, OsString)], given: &Given<'_>) {
         let mut options = value(ours, "JAVA_TOOL_OPTIONS").cloned().unwrap_or_default();
-        for scheme in ["http", "https"] {
-            options.push(format!(
-                " -D{scheme}.proxyHost={} -D{scheme}.proxyPort={}",
-                given.door.ip(),
-                given.door.port()
-            ));
+        if !options.is_empty() {
+            options.push(" ");
         }
+        let (host, port) = (given.door.ip(), given.door.port());
+        options.push(format!("-Dhttp.proxyHost={host} -Dhttp.proxyPort={port}"));
+        options.push(format!(" -Dhttps.proxyHost={host} -Dhttps.proxyPort={port}"));
         // Without these the JDK refuses Basic for tunnels even where a program has a password to give.
         options.push(" -Djdk.http.auth.tunneling.disabledSchemes= -Djdk.http.auth.proxying.disabledSchemes=");
-        options.push(" -Djavax.net.ssl.trustStoreType=JKS -Djavax.net.ssl.trustStore=");
+        options.push(" -Djavax.net.ssl.trustStoreType=JKS -Djavax.net.ssl.trustStore='");
         options.push(&given.trust.java);
+        options.push("'");
         self.put("JAVA_TOOL_OPTIONS", options);
     }
 

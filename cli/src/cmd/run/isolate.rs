@@ -54,7 +54,14 @@ impl Isolation {
         let failed = |e: io::Error| CliError::failed(format!("the isolated command cannot be prepared: {e}"));
         let (outside, inside) = UnixStream::pair().map_err(failed)?;
         descriptors::send(&outside, rustix::stdio::stdin()).map_err(failed)?;
-        let mut command = inside::command(self.door.port(), &self.guarded, self.unix, words);
+        let mut command = inside::command(&inside::Args {
+            isolated: true,
+            port: self.door.port(),
+            guarded: self.guarded,
+            danger_unix_sockets: self.unix,
+            command: words.to_vec(),
+            ..inside::Args::default()
+        });
         command.stdin(OwnedFd::from(inside));
         Ok((command, Relay { inside: outside, door: self.door }))
     }

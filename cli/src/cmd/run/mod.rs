@@ -23,7 +23,7 @@ use self::{
     environment::{Environment, Given},
     isolate::Isolation,
     session::Session,
-    supervise::Supervisor,
+    supervise::{Place, Supervisor},
     trust::Trust,
 };
 use super::{Context, agent::seconds, items};
@@ -85,7 +85,7 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
 
 async fn through_the_gateway(args: Args, context: &Context) -> Result<u8, CliError> {
     // Before there is anything that a signal would leave behind.
-    let supervisor = Supervisor::new()?;
+    let supervisor = Supervisor::new(Place::Front)?;
     let config = context.config()?;
     let client = Client::running(&config, &As::Admin).await?;
     let door = door(&args, &config);
@@ -119,9 +119,7 @@ async fn execute(
     supervisor: Supervisor,
 ) -> Result<u8, CliError> {
     let Some(isolation) = isolation else {
-        let (program, rest) = words.split_first().ok_or_else(|| CliError::usage("there is no command to run"))?;
-        let mut command = Command::new(program);
-        command.args(rest);
+        let mut command = inside::command(&inside::Args { command: words.to_vec(), ..inside::Args::default() });
         environment.apply(&mut command);
         return supervise(supervisor, command).await;
     };

@@ -1,14 +1,19 @@
 //! A child process as if it stood in our place: signals go to it, its exit code is ours.
 //!
 //! The child stays in our process group, so that pipelines and a shell's job control see one job.
-//! What the terminal sends reaches the whole group; only what was sent to us alone is passed on.
+//! What is sent to the group, by the terminal or by a process, reaches every member; only what was
+//! sent to us alone has to be passed on, and a process cannot tell the two apart. So there are two
+//! of us. What reaches the front is passed to the back; what reaches the back from somebody else
+//! than the front was sent to the group, and then the command has it, too.
 
 use std::{
+    collections::HashMap,
     io,
-    process::{Child, Command},
+    process::Command,
+    time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, kill_process, wait};
 use signal_hook::{
     consts::signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH},
     iterator::{SignalsInfo, exfiltrator::WithOrigin},
@@ -17,19 +22,31 @@ use signal_hook::{
 
 use crate::{error::CliError, output};
 
+/// Which of the two this is.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum Place {
+    /// The process that was started and is signalled; its child is the back.
+    Front,
+    /// The parent of the command.
+    Back,
+}
+
 /// Signals that were sent to us, kept until there is a child to pass them to.
 pub struct Supervisor {
+    place: Place,
     signals: SignalsInfo<WithOrigin>,
+    /// When the whole group got a signal, by its number.
+    to_all: HashMap<i32, Instant>,
 }
 
 impl Supervisor {
     /// Catches signals from now on, but for those that are ignored here: the child has to find them ignored too.
-    pub fn new() -> Result<Self, CliError> {
+    pub fn new(place: Place) -> Result<Self, CliError> {
         let ignored = ignored_signals();
         let caught = PASSED_ON.into_iter().filter(|n| ignored & (1 << (n - 1)) == 0).chain([SIGCHLD]);
         let signals =
             SignalsInfo::new(caught).map_err(|e| CliError::failed(format!("signals cannot be caught: {e}")))?;
-        Ok(Self { signals })
+        Ok(Self { place, signals, to_all: HashMap::new() })
     }
 
     /// Runs the command to its end; its exit code, or 128 and the number of the signal that ended it.
@@ -42,53 +59,57 @@ impl Supervisor {
         if let Some(signal) = early {
             return Ok(killed_by(signal));
         }
-        let program = command.get_program().to_owned();
         let child = match command.spawn() {
-            Ok(child) => child,
+            Ok(child) => child.id(),
             Err(error) => {
-                let failed = CliError::failed(format!("cannot run `{}`: {}", program.display(), reason(&error)));
-                output::error(&failed);
+                let program = command.get_program().display();
+                output::error(&CliError::failed(format!("cannot run `{program}`: {}", reason(&error))));
                 return Ok(exit_code_of(&error));
             }
         };
         // Files that only the child is to hold are closed here, or their other ends would wait for us.
         drop(command);
-        self.watch(&child)
+        let child = i32::try_from(child).ok().and_then(Pid::from_raw);
+        self.watch(child.ok_or_else(|| CliError::failed("the child's process id cannot be used"))?)
     }
 
-    fn watch(&mut self, child: &Child) -> Result<u8, CliError> {
-        let child = i32::try_from(child.id()).ok().and_then(Pid::from_raw);
-        let child = child.ok_or_else(|| CliError::failed("the child's process id cannot be used"))?;
+    fn watch(&mut self, child: Pid) -> Result<u8, CliError> {
         loop {
-            let signals: Vec<Origin> = self.signals.wait().collect();
-            for origin in signals.iter().filter(|o| o.signal != SIGCHLD) {
-                pass_on(child, origin);
+            let mut signals: Vec<Origin> = self.signals.wait().filter(|o| o.signal != SIGCHLD).collect();
+            // What the whole group got first: the front passes the same on in a moment.
+            signals.sort_by_key(|o| self.is_from_front(o));
+            for origin in &signals {
+                self.take(child, origin);
             }
             if let Some(code) = reap(child)? {
                 return Ok(code);
             }
         }
     }
-}
 
-fn pass_on(child: Pid, origin: &Origin) {
-    if for_us_alone(child, origin)
-        && let Some(signal) = Signal::from_named_raw(origin.signal)
-    {
-        // A child that is gone is reaped in a moment.
-        let _ = kill_process(child, signal);
+    fn take(&mut self, child: Pid, origin: &Origin) {
+        let passes = match self.place {
+            // The kernel speaks to the group only.
+            Place::Front => origin.cause != Cause::Kernel,
+            Place::Back if self.is_from_front(origin) => {
+                self.to_all.remove(&origin.signal).is_none_or(|at| at.elapsed() > SAME)
+            }
+            Place::Back => {
+                self.to_all.insert(origin.signal, Instant::now());
+                false
+            }
+        };
+        if passes && let Some(signal) = Signal::from_named_raw(origin.signal) {
+            // A child that is gone is reaped in a moment.
+            let _ = kill_process(child, signal);
+        }
+        // Nor do we stop at SIGTSTP before the command does: it may have other plans.
     }
-    if origin.signal == SIGTSTP {
-        stop_with(child);
-    }
-}
 
-/// Whether the child has not got this signal already: as a member of our process group it gets what the
-/// terminal sends, and what it sends itself. Somebody else who signals the whole group reaches it twice,
-/// which is better than not at all.
-fn for_us_alone(child: Pid, origin: &Origin) -> bool {
-    let sender = origin.process.and_then(|p| Pid::from_raw(p.pid));
-    origin.cause != Cause::Kernel && sender != Some(child)
+    fn is_from_front(&self, origin: &Origin) -> bool {
+        let sender = origin.process.and_then(|p| Pid::from_raw(p.pid));
+        self.place == Place::Back && origin.cause != Cause::Kernel && sender.is_some() && sender == getppid()
+    }
 }
 
 /// Stops as the child does, so that a shell takes the terminal back; goes on when we go on.
@@ -97,7 +118,7 @@ fn stop_with(child: Pid) {
     let _ = kill_process(child, Signal::CONT);
 }
 
-/// The child's exit code once it is over. Collects orphans, too, where we are a namespace's first process.
+/// The child's exit code once it is over.
 fn reap(child: Pid) -> Result<Option<u8>, CliError> {
     loop {
         match wait(WaitOptions::NOHANG | WaitOptions::UNTRACED) {
@@ -117,6 +138,16 @@ fn reap(child: Pid) -> Result<Option<u8>, CliError> {
             Err(rustix::io::Errno::INTR) => {}
             Err(e) => return Err(CliError::failed(format!("the command's end cannot be waited for: {e}"))),
         }
+    }
+}
+
+/// Waits for every child there will ever be, as the first process of a namespace has to; never returns.
+pub fn reap_orphans() -> Result<u8, CliError> {
+    let failed = |e: io::Error| CliError::failed(format!("signals cannot be caught: {e}"));
+    let mut signals = SignalsInfo::<WithOrigin>::new([SIGCHLD]).map_err(failed)?;
+    loop {
+        while let Ok(Some(_)) = wait(WaitOptions::NOHANG) {}
+        let _ = signals.wait();
     }
 }
 
@@ -146,5 +177,7 @@ fn ignored_signals() -> u64 {
 /// SIGTTIN and SIGTTOU stay with the kernel: they stop the whole group by themselves.
 const PASSED_ON: [i32; 9] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGTSTP, SIGCONT];
 const ENDING: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
+/// A signal to the group and its copy from the front are no further apart, however busy the machine is.
+const SAME: Duration = Duration::from_secs(2);
 const NOT_FOUND: u8 = 127;
 const NOT_RUNNABLE: u8 = 126;
