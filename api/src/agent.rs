@@ -14,6 +14,7 @@ use crate::{
     answers::{Actions, Approval, Decision, IssuedToken, Why},
     auth::Caller,
     body::{Id, Query, Request},
+    ca::{self, Ca, CertificateAuthority},
     catalog,
     doors::{door, to_the_end},
     error::{ApiError, Failure},
@@ -23,8 +24,10 @@ use crate::{
 
 /// What agents may ask, to be mounted on their listener. Requests carry the extension [`crate::Peer`].
 ///
-/// Only agent tokens are let in: `Authorization: Bearer` or `Aegis-Agent-Token`.
-pub fn agent_router(broker: Arc<Broker>) -> Router {
+/// Only agent tokens are let in: `Authorization: Bearer` or `Aegis-Agent-Token`. What clients have to
+/// trust is told to anyone.
+pub fn agent_router(broker: Arc<Broker>, ca: Arc<dyn CertificateAuthority>) -> Router {
+    let roots = Router::new().route("/v1/ca", get(ca::bundle)).with_state(Ca(ca));
     let routes = Router::new()
         .route("/v1/authorize", post(authorize))
         .route("/v1/decisions/{id}/outcome", post(report_outcome))
@@ -32,7 +35,8 @@ pub fn agent_router(broker: Arc<Broker>) -> Router {
         .route("/v1/approvals/{id}/consume", post(consume))
         .route("/v1/agents/self/rotate", post(rotate_self))
         .route("/v1/why/{receipt}", get(own_why))
-        .route("/v1/actions", get(actions));
+        .route("/v1/actions", get(actions))
+        .merge(roots);
     door(routes, broker)
 }
 

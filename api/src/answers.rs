@@ -431,6 +431,32 @@ pub(crate) struct StoredCredential {
     pub version: String,
 }
 
+/// The certificate authority.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CaAnswer {
+    /// The one that signs first.
+    pub roots: Vec<CaRoot>,
+    /// When the second root takes over, during a rotation.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub rotates_at: Option<String>,
+    /// When the intermediate ends; it is renewed before.
+    pub intermediate_expires_at: String,
+    /// Whether the intermediate is the operator's own.
+    pub provided: bool,
+    /// PEM of the roots to trust.
+    pub bundle: String,
+}
+
+/// A root that clients have to trust.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct CaRoot {
+    /// Of the certificate, hex.
+    pub sha256: String,
+    pub subject: String,
+    pub not_before: String,
+    pub expires_at: String,
+}
+
 /// What a reload did.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Reloaded {

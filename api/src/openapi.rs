@@ -12,7 +12,7 @@ use utoipa::{
     },
 };
 
-use crate::{admin, agent, answers, doors, evidence};
+use crate::{admin, agent, answers, ca, doors, evidence};
 
 /// Both doors as one OpenAPI document, pretty JSON with a newline at the end.
 pub fn document() -> String {
@@ -38,6 +38,7 @@ pub(crate) async fn serve() -> impl IntoResponse {
         admin::list_approvals, admin::get_approval, admin::approve, admin::reject,
         evidence::decisions, evidence::receipts, evidence::receipt, evidence::bundle, evidence::why,
         admin::actions, admin::list_credentials, admin::put_credential, admin::remove_credential,
+        ca::bundle, ca::ca_status, ca::rotate_ca, ca::finish_ca,
         admin::reload, doors::health, admin::ready, admin::metrics,
     ),
     components(schemas(answers::Problem)),
@@ -49,6 +50,7 @@ pub(crate) async fn serve() -> impl IntoResponse {
         (name = "evidence", description = "What is on record."),
         (name = "catalog", description = "Names of actions."),
         (name = "credentials", description = "On the admin listener, with an admin's token. Values never come out."),
+        (name = "ca", description = "On the admin listener, with an admin's token; `GET /v1/ca` on both, for anyone."),
         (name = "operations", description = "On the admin listener; `/health` on both."),
     ),
     modifiers(&Everywhere)

@@ -184,6 +184,15 @@ pub(crate) struct Lease {
     pub lease_seconds: Option<i64>,
 }
 
+/// A new root.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct RotateCa {
+    /// How long the present root still signs, 0 to 31,536,000; 2,592,000 (30 days) where not given.
+    #[serde(default)]
+    pub overlap_seconds: Option<i64>,
+}
+
 /// A new approver.
 #[derive(Debug, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

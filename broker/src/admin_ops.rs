@@ -188,7 +188,8 @@ impl Broker {
         Ok(opening.filter(|o| salted && payload.get("action_hash") == Some(&json!(o.action_hash))))
     }
 
-    async fn record_change(&self, kind: &str, body: Value) -> Result<(), CredentialError> {
+    /// Puts a change of state on record that no row of the store stands for; durable on return.
+    pub async fn record_change(&self, kind: &str, body: Value) -> Result<(), CredentialError> {
         let unrecorded = |e: &dyn std::fmt::Display| CredentialError::Unrecorded(e.to_string());
         let mut body: Map<String, Value> = body.as_object().cloned().unwrap_or_default();
         body.insert("tenant".into(), self.tenant.clone().into());

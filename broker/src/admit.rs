@@ -142,7 +142,12 @@ impl Broker {
 
     /// The least trusted of what the route says and what the caller declares.
     fn effective_trust(&self, ask: &Ask<'_>) -> SourceTrust {
-        let base = ask.scope.route.as_ref().map_or(ask.snapshot.config.api.default_trust, |r| r.default_trust);
+        let config = &ask.snapshot.config;
+        let base = match &ask.scope.route {
+            Some(route) => route.default_trust,
+            None if ask.scope.is_tunnel() => config.tunnel.default_trust,
+            None => config.api.default_trust,
+        };
         ask.declared_trust.map_or(base, |declared| base.least(declared))
     }
 

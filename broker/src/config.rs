@@ -5,6 +5,6 @@ mod route;
 
 pub use read::{Problem, Severity};
 pub use route::{
-    ApiDefaults, ConnectorKind, CredentialKind, CredentialSpec, Injection, Route, RouteConfig, Unmapped, Upstream,
-    parse,
+    ApiDefaults, ConnectorKind, CredentialKind, CredentialSpec, Injection, ProxyAuth, Route, RouteConfig,
+    TunnelDefaults, Unmapped, Upstream, parse,
 };

@@ -13,6 +13,7 @@ pub mod credential;
 pub mod decision_log;
 pub mod env;
 pub mod facts;
+pub mod hosts;
 pub mod identity;
 mod learn;
 mod mask;

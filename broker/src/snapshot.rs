@@ -3,10 +3,17 @@
 use std::{collections::HashMap, net::SocketAddr, sync::Arc};
 
 use aegis_action::{Digest, sha256};
-use aegis_connectors::{Connector, declared::DeclaredTools, github::GithubConnector, http_generic::HttpConnector};
+use aegis_connectors::{
+    Connector,
+    declared::DeclaredTools,
+    github::GithubConnector,
+    http_generic::HttpConnector,
+    tunnel::{self, TunnelConnector},
+};
 
 use crate::{
     config::{self, ConnectorKind, Problem, Route, RouteConfig, Severity, Unmapped},
+    hosts::Hosts,
     policy::{self, PolicyEngine, PolicySource},
 };
 
@@ -31,6 +38,10 @@ pub struct Snapshot {
     pub engine: PolicyEngine,
     /// What it was made from.
     pub sources: Sources,
+    /// Routes by the names of others: the forward proxy and SNI.
+    pub hosts: Hosts,
+    /// Opaque tunnels to hosts that no route serves.
+    pub tunnel: Arc<Scope>,
     scopes: Vec<Arc<Scope>>,
     by_name: HashMap<String, Arc<Scope>>,
     by_host: HashMap<String, Arc<Scope>>,
@@ -39,7 +50,7 @@ pub struct Snapshot {
 
 /// Where an action belongs: its route (none for declared tools) and the grammar that speaks for it.
 pub struct Scope {
-    /// The route, or `None` for SDK calls of declared tools.
+    /// The route, or `None` for SDK calls of declared tools and for opaque tunnels.
     pub route: Option<Arc<Route>>,
     /// The system's grammar.
     pub connector: Arc<dyn Connector>,
@@ -50,7 +61,12 @@ pub struct Scope {
 impl Scope {
     /// Label for leaves, metrics and policies.
     pub fn label(&self) -> &str {
-        self.route.as_ref().map_or("sdk", |r| &r.name)
+        self.route.as_ref().map_or(if self.is_tunnel() { tunnel::SYSTEM } else { "sdk" }, |r| &r.name)
+    }
+
+    /// Whether this is about opaque tunnels.
+    pub fn is_tunnel(&self) -> bool {
+        self.connector.system() == tunnel::SYSTEM
     }
 }
 
@@ -59,17 +75,19 @@ impl Scope {
 pub struct Grammars {
     /// GitHub REST.
     pub github: Arc<GithubConnector>,
+    /// Opaque tunnels.
+    pub tunnel: Arc<TunnelConnector>,
 }
 
 impl Grammars {
     /// Reads the embedded catalogs.
     pub fn load() -> Self {
-        Self { github: Arc::new(GithubConnector::new()) }
+        Self { github: Arc::new(GithubConnector::new()), tunnel: Arc::new(TunnelConnector::new()) }
     }
 
     /// Every embedded catalog, by system, for `aegis actions`.
     pub fn catalogs(&self) -> Vec<Arc<dyn Connector>> {
-        vec![self.github.clone(), Arc::new(HttpConnector::new("https://example.com", "http"))]
+        vec![self.github.clone(), Arc::new(HttpConnector::new("https://example.com", "http")), self.tunnel.clone()]
     }
 }
 
@@ -120,6 +138,9 @@ impl Snapshot {
 
     /// Where an SDK call of this tool belongs: the first route of that system, else the declared tools.
     pub fn for_tool(&self, tool: &str) -> Option<&Arc<Scope>> {
+        if tool == tunnel::SYSTEM {
+            return Some(&self.tunnel);
+        }
         let routed = self.scopes.iter().find(|s| s.connector.system() == tool);
         routed.or_else(|| self.config.tools.iter().any(|t| t.tool.as_ref() == tool).then_some(&self.declared))
     }
@@ -145,12 +166,15 @@ impl Snapshot {
             connector: Arc::new(DeclaredTools::new(config.tools.clone())),
             fallback: None,
         });
+        let tunnel = Arc::new(Scope { route: None, connector: grammars.tunnel.clone(), fallback: None });
         let mut text = Vec::new();
         for part in [sources.routes.as_bytes(), &engine.hash().0] {
             text.extend_from_slice(&(part.len() as u64).to_be_bytes());
             text.extend_from_slice(part);
         }
-        Self { hash: sha256(&text), sources: sources.clone(), config, engine, scopes, by_name, by_host, declared }
+        let hosts = Hosts::new(&scopes);
+        let (hash, sources) = (sha256(&text), sources.clone());
+        Self { hash, config, engine, sources, hosts, tunnel, scopes, by_name, by_host, declared }
     }
 }
 

@@ -88,7 +88,7 @@ impl Client {
         let gateway = Gateway::open(config, held, parts).await?;
         gateway.ensure_admin(config).await?;
         let reloader = Reloader::new(gateway.broker.clone(), Files::of(config)).into();
-        let router = doors::admins(gateway.broker.clone(), reloader);
+        let router = doors::admins(gateway.broker.clone(), reloader, gateway.ca.clone());
         Ok(Self { token: token(config, who)?, way: Way::Local { router, gateway: Box::new(gateway) } })
     }
 

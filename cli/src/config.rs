@@ -39,6 +39,30 @@ pub struct Config {
     pub log: LogFormat,
     /// Where the master key is. Default `file:<state>/master.key`.
     pub master: MasterSource,
+    /// A listener that ends TLS. Default none.
+    pub tls: Option<TlsConfig>,
+    /// An intermediate of the operator's own. Default: a root of the installation's own.
+    pub intermediate: Option<KeyFiles>,
+}
+
+/// A listener that ends TLS.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct TlsConfig {
+    /// Where.
+    pub listen: SocketAddr,
+    /// The gateway's own certificate. Default: one is minted for each of `names`.
+    pub own: Option<KeyFiles>,
+    /// Names and addresses of the gateway itself, lower case. Default: the listener's address alone.
+    pub names: Vec<String>,
+}
+
+/// A certificate and its key, PEM.
+#[derive(Debug, Clone, PartialEq, Eq)]
+pub struct KeyFiles {
+    /// Certificate, with what stands above it.
+    pub certificate: PathBuf,
+    /// Key.
+    pub key: PathBuf,
 }
 
 /// A path with the name that messages and hashes use, which does not depend on where the folder is.
@@ -73,6 +97,19 @@ struct Written {
     policies: Option<String>,
     log: Option<LogFormat>,
     master: Option<String>,
+    tls_listen: Option<SocketAddr>,
+    tls_names: Vec<String>,
+    /// Line of the last key of a section, for what is missing in it.
+    tls: Pair,
+    ca: Pair,
+}
+
+/// Two keys that are written together or not at all.
+#[derive(Default)]
+struct Pair {
+    certificate: Option<String>,
+    key: Option<String>,
+    line: usize,
 }
 
 impl Config {
@@ -137,8 +174,32 @@ impl Config {
                 _ => MasterSource::File(PathBuf::new()),
             },
         };
+        let files =
+            |pair: Pair, (first, second): (&str, &str), reading: &mut Reading<'_>| match (pair.certificate, pair.key) {
+                (Some(certificate), Some(key)) => {
+                    Some(KeyFiles { certificate: base.join(certificate), key: base.join(key) })
+                }
+                (None, None) => None,
+                _ => {
+                    reading.problem(pair.line, format!("`{first}` and `{second}` are written together"));
+                    None
+                }
+            };
+        let line = written.tls.line;
+        let own = files(written.tls, ("certificate", "key"), reading);
+        let intermediate = files(written.ca, ("intermediate_certificate", "intermediate_key"), reading);
+        let tls = match written.tls_listen {
+            Some(listen) => Some(TlsConfig { listen, own, names: written.tls_names }),
+            None if line > 0 => {
+                reading.problem(line, "[tls]: `listen` is required".to_owned());
+                None
+            }
+            None => None,
+        };
         Self {
             file: file.to_owned(),
+            tls,
+            intermediate,
             listen: written.listen.unwrap_or(LISTEN),
             admin_listen,
             danger_admin_non_loopback: written.danger_admin_non_loopback,
@@ -245,9 +306,42 @@ fn take(
                 _ => return Err(format!("`{key}` must be `file:PATH`, `env:NAME` or `passphrase-env:NAME`")),
             }
         }
+        ("tls", "listen") => written.tls_listen = Some(address(key, value)?),
+        ("tls", "names") => written.tls_names = names(key, value)?,
+        ("tls", "certificate") => written.tls.certificate = Some(path(key, value)?),
+        ("tls", "key") => written.tls.key = Some(path(key, value)?),
+        ("ca", "intermediate_certificate") => written.ca.certificate = Some(path(key, value)?),
+        ("ca", "intermediate_key") => written.ca.key = Some(path(key, value)?),
         _ => return Err(format!("unknown key `{key}`, expected {}", listed(keys))),
     }
+    match section {
+        "tls" => written.tls.line = line,
+        "ca" => written.ca.line = line,
+        _ => {}
+    }
     Ok(())
+}
+
+/// Host names and addresses, lower case.
+fn names(key: &str, value: &DeValue<'_>) -> Result<Vec<String>, String> {
+    let DeValue::Array(items) = value else {
+        return Err(format!("`{key}` must be an array of strings, not {}", value.type_str()));
+    };
+    let name = |item: &Spanned<DeValue<'_>>| {
+        let text = string(key, item.get_ref())?;
+        if let Ok(address) = text.parse::<std::net::IpAddr>() {
+            return Ok(address.to_string());
+        }
+        let label = |label: &str| {
+            (1..=63).contains(&label.len())
+                && label.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-')
+        };
+        match text.len() <= 253 && text.split('.').all(label) {
+            true => Ok(text),
+            false => Err(format!("`{key}` holds `{text}`, which is not a lower-case host name or an address")),
+        }
+    };
+    items.iter().map(name).collect()
 }
 
 fn string(key: &str, value: &DeValue<'_>) -> Result<String, String> {
@@ -272,12 +366,14 @@ fn listed(names: &[&str]) -> String {
 }
 
 /// Every section with its keys.
-const SECTIONS: [(&str, &[&str]); 5] = [
+const SECTIONS: [(&str, &[&str]); 7] = [
     ("server", &["listen", "admin_listen", "danger_admin_non_loopback"]),
     ("state", &["dir", "node"]),
     ("files", &["routes", "policies"]),
     ("log", &["format"]),
     ("keys", &["master"]),
+    ("tls", &["listen", "certificate", "key", "names"]),
+    ("ca", &["intermediate_certificate", "intermediate_key"]),
 ];
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
@@ -323,6 +419,28 @@ mod tests {
         }
         assert_eq!(problems.len(), 6, "{problems:#?}");
         assert!(!problems.iter().any(|p| p.contains("0f0f0f")), "a key in the wrong place is not repeated");
+    }
+
+    #[test]
+    fn a_listener_for_tls_and_its_files() {
+        let text = "[tls]\nlisten = \"127.0.0.1:8443\"\nnames = [\"gw.internal\", \"::1\"]\n\
+                    certificate = \"gw.crt\"\nkey = \"/k/gw.key\"\n";
+        let tls = parse(text).unwrap().tls.unwrap();
+        assert_eq!(tls.names, ["gw.internal", "::1"]);
+        let own = tls.own.unwrap();
+        assert_eq!((own.certificate, own.key), ("conf/gw.crt".into(), "/k/gw.key".into()));
+        let text = "[tls]\nnames = [\"GW\"]\ncertificate = \"c\"\n[ca]\nintermediate_key = \"k\"\n";
+        let problems = parse(text).unwrap_err();
+        for (line, needle) in [
+            (2, "`GW`"),
+            (3, "`certificate` and `key`"),
+            (3, "`listen` is required"),
+            (5, "`intermediate_certificate`"),
+        ] {
+            let place = format!("conf/aegis.toml:{line}: ");
+            let found = problems.iter().any(|p| p.starts_with(&place) && p.contains(needle));
+            assert!(found, "{line} {needle}: {problems:#?}");
+        }
     }
 
     #[test]

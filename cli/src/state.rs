@@ -17,6 +17,9 @@ pub const ADMIN_TOKEN: &str = "admin.token";
 /// Token of the approver that `aegis dev` makes.
 pub const APPROVER_TOKEN: &str = "approver.token";
 
+/// Folder of the certificate authority.
+pub const CA: &str = "ca";
+
 /// The folder, held by this process alone until dropped.
 ///
 /// Only the holder writes [`Held::publish`], and it clears what an earlier holder left.

@@ -9,6 +9,7 @@ mod connector;
 pub mod declared;
 pub mod github;
 pub mod http_generic;
+pub mod tunnel;
 mod wire;
 
 pub use connector::*;

@@ -77,15 +77,20 @@ impl Dialer {
 
     async fn vetted(&self, route: &Route) -> Result<SocketAddr, DialError> {
         let Target { host, port, .. } = &route.upstream;
+        self.vet(host, *port, &route.allow_internal).await
+    }
+
+    /// The address of a host, if it may be dialled.
+    pub(crate) async fn vet(&self, host: &str, port: u16, allowed: &[IpNet]) -> Result<SocketAddr, DialError> {
         let addrs = match host.parse::<IpAddr>() {
-            Ok(ip) => Arc::new(vec![SocketAddr::new(ip, *port)]),
-            Err(_) => self.resolve(host, *port).await?,
+            Ok(ip) => Arc::new(vec![SocketAddr::new(ip, port)]),
+            Err(_) => self.resolve(host, port).await?,
         };
         // One bad address spoils the name: a resolver that mixes answers is not to be trusted with the rest.
-        if addrs.iter().any(|a| !self.may_dial(*a, &route.allow_internal)) {
+        if addrs.iter().any(|a| !self.may_dial(*a, allowed)) {
             return Err(DialError::Forbidden);
         }
-        addrs.first().copied().ok_or_else(|| DialError::Unresolved(host.clone()))
+        addrs.first().copied().ok_or_else(|| DialError::Unresolved(host.to_owned()))
     }
 
     async fn resolve(&self, host: &str, port: u16) -> Result<Arc<Vec<SocketAddr>>, DialError> {

@@ -4,6 +4,7 @@ use std::{net::IpAddr, sync::Arc, time::Instant};
 
 use aegis_broker::{
     Broker,
+    admit::Door,
     config::{ConnectorKind, Route},
     credential::Credential,
     identity::Identity,
@@ -18,15 +19,18 @@ use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 
 use crate::{
-    conn::ConnState,
+    conn::{ConnState, InPath},
     framing::Request,
     guard::{Digester, ResponseGuard},
+    way::Way,
 };
 
 /// What a request carries through Pingora's callbacks.
 pub(crate) struct Exchange {
     broker: Arc<Broker>,
     pub(crate) conn: ConnState,
+    /// How the request came in, for leaves and policies.
+    pub(crate) door: Door,
     pub(crate) peer: Option<IpAddr>,
     pub(crate) identity: Option<Arc<Identity>>,
     pub(crate) scope: Option<Arc<Scope>>,
@@ -35,8 +39,9 @@ pub(crate) struct Exchange {
     pub(crate) trace_id: Option<String>,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) sending: Option<Sending>,
-    /// `Host` and the part of the path that selected the route, for URLs in answers.
-    base: String,
+    /// What URLs of the route start with at this client, if it can be told.
+    base: Option<String>,
+    in_path: Option<InPath>,
     is_head: bool,
     started: Instant,
 }
@@ -47,6 +52,7 @@ impl Exchange {
         Self {
             broker,
             conn: ConnState::default(),
+            door: Door::Route,
             peer: None,
             identity: None,
             scope: None,
@@ -54,29 +60,39 @@ impl Exchange {
             trace_id: None,
             headers: Vec::new(),
             sending: None,
-            base: String::new(),
+            base: None,
+            in_path: None,
             is_head: false,
             started: Instant::now(),
         }
     }
 
+    /// Takes the connection: from here on its watcher leaves answers to us.
+    pub(crate) fn arrive(&mut self, conn: ConnState) {
+        self.in_path = Some(conn.enter());
+        self.door = conn.ingress().door();
+        self.conn = conn;
+    }
+
     pub(crate) fn frame(&mut self, request: &Request) {
         self.trace_id.clone_from(&request.trace.trace_id);
         self.is_head = request.method == http::Method::HEAD;
+        if request.absolute {
+            self.door = Door::Connect;
+        }
     }
 
     /// Takes the route: from here on refusals have its shape.
-    pub(crate) fn enter(&mut self, scope: &Arc<Scope>, request: &Request) {
-        let by_path = self.conn.route().is_none()
-            && scope.route.as_ref().is_some_and(|r| !r.hosts.iter().any(|h| request.host.split(':').next() == Some(h)));
-        let name = scope.label();
-        let prefix = if by_path { format!("/{name}") } else { String::new() };
-        let rest = request.path.strip_prefix(&prefix).unwrap_or(&request.path);
+    pub(crate) fn enter(&mut self, way: &Way, request: &Request) {
+        let Way { scope, prefix } = way;
+        let rest = request.path.strip_prefix(prefix).unwrap_or(&request.path);
         self.path = if rest.is_empty() { "/".to_owned() } else { rest.to_owned() };
         // GitHub Enterprise clients put this in front of every path and expect it back.
         let enterprise = scope.route.as_ref().is_some_and(|r| r.connector == ConnectorKind::Github)
             && self.path.starts_with("/api/v3/");
-        self.base = format!("http://{}{prefix}{}", request.host, if enterprise { "/api/v3" } else { "" });
+        let scheme = self.conn.ingress().scheme();
+        let base = || format!("{scheme}://{}{prefix}{}", request.host, if enterprise { "/api/v3" } else { "" });
+        self.base = (!request.host.is_empty()).then(base);
         self.scope = Some(scope.clone());
     }
 
@@ -99,11 +115,12 @@ impl Exchange {
         self.scope.as_ref().and_then(|s| s.route.as_ref()).ok_or_else(crate::reply::Reply::no_route)
     }
 
-    /// From the upstream's origin to the base URL that the client used.
+    /// From the upstream's origin to the base URL that the client used; `None` where they are the same,
+    /// as for most clients of the forward proxy.
     pub(crate) fn base_urls(&self) -> Option<(String, String)> {
         let upstream = &self.scope.as_ref()?.route.as_ref()?.upstream;
-        (!self.base.ends_with("http://"))
-            .then(|| (format!("{}{}", upstream.origin(), upstream.base_path), self.base.clone()))
+        let (from, to) = (format!("{}{}", upstream.origin(), upstream.base_path), self.base.clone()?);
+        (from != to).then_some((from, to))
     }
 
     pub(crate) fn sending(&mut self) -> Result<&mut Sending> {
@@ -124,7 +141,6 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.conn.leave();
         self.broker.metrics.in_flight.dec();
     }
 }

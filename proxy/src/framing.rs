@@ -1,19 +1,19 @@
 //! The head, read strictly: what Pingora lets pass and we do not.
 
-use std::net::Ipv6Addr;
 use std::sync::Arc;
 
 use aegis_action::SourceTrust;
-use aegis_broker::{
-    admit::Trace,
-    snapshot::{Scope, Snapshot},
-};
+use aegis_broker::{admit::Trace, snapshot::Scope};
 use aegis_connectors::{Connector, Head, Plan, Refusal};
 use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
-use crate::{conn::ConnState, reply::Reply};
+use crate::{
+    conn::{ConnState, Ingress},
+    reply::Reply,
+    target::Target,
+};
 
 /// A head that passed.
 pub(crate) struct Request {
@@ -23,6 +23,10 @@ pub(crate) struct Request {
     pub(crate) query: Option<String>,
     /// Lower case, with port if one was sent.
     pub(crate) host: String,
+    /// The same, taken apart; `None` where HTTP/1.0 sent none.
+    pub(crate) target: Option<Target>,
+    /// The request line named the whole URL: the gateway is used as a forward proxy.
+    pub(crate) absolute: bool,
     /// End-to-end headers only; the agent's credential is still among `credentials`.
     pub(crate) headers: HeaderMap,
     /// Headers in which clients put credentials.
@@ -35,7 +39,7 @@ pub(crate) struct Request {
 }
 
 /// Reads and checks the head of the session's request.
-pub(crate) fn read(session: &Session) -> Result<Request, Reply> {
+pub(crate) fn read(session: &Session, conn: &ConnState) -> Result<Request, Reply> {
     if let ServerSession::H1(h1) = session.as_downstream() {
         check_wire(&h1.get_headers_raw_bytes())?;
     }
@@ -47,10 +51,15 @@ pub(crate) fn read(session: &Session) -> Result<Request, Reply> {
         return Err(bad("bad_version", "unsupported HTTP version"));
     }
     let method = head.method.clone();
+    if method == Method::CONNECT {
+        let words = "`CONNECT` is taken as the first request of a connection to the agents' listener only";
+        return Err(Reply::closing(StatusCode::METHOD_NOT_ALLOWED, "bad_method", words));
+    }
     if !METHODS.contains(&method) {
         return Err(Reply::refusal(StatusCode::METHOD_NOT_ALLOWED, "bad_method", "this method is never forwarded"));
     }
     let raw = std::str::from_utf8(head.raw_path()).map_err(|_| bad("bad_path", "the path is not ASCII"))?;
+    let (raw, named) = target_form(raw, conn)?;
     if !raw.starts_with('/')
         || raw.len() > MAX_TARGET
         || raw.bytes().any(|b| !(0x21..=0x7e).contains(&b))
@@ -59,7 +68,14 @@ pub(crate) fn read(session: &Session) -> Result<Request, Reply> {
         return Err(bad("bad_path", "the request target must be an origin-form path of visible ASCII"));
     }
     let (path, query) = raw.split_once('?').map_or((raw, None), |(p, q)| (p, Some(q)));
-    let host = host(&head.headers, head.version, head.uri.authority().map(|a| a.as_str()))?;
+    let host = match named {
+        Some(named) => named_host(&head.headers, named)?,
+        None => host(&head.headers, head.version, head.uri.authority().map(|a| a.as_str()))?,
+    };
+    let target = Target::parse(&host);
+    if target.is_none() && !(host.is_empty() && head.version == Version::HTTP_10) {
+        return Err(bad("bad_host", "`Host` is not a host name or address with an optional port"));
+    }
     let (content_length, chunked) = framing_headers(&head.headers, head.version)?;
     let has_body = chunked
         || content_length.is_some_and(|n| n > 0)
@@ -69,6 +85,8 @@ pub(crate) fn read(session: &Session) -> Result<Request, Reply> {
         path: path.to_owned(),
         query: query.map(str::to_owned),
         host,
+        target,
+        absolute: named.is_some(),
         content_length,
         has_body,
         expects_continue: expects_continue(&head.headers)?,
@@ -80,27 +98,32 @@ pub(crate) fn read(session: &Session) -> Result<Request, Reply> {
     })
 }
 
-/// Whether the gateway itself answers: its own API, unless the listener belongs to a route.
-pub(crate) fn is_api(request: &Request, conn: &ConnState) -> bool {
-    conn.route().is_none() && (request.path.starts_with("/v1/") || API.contains(&request.path.as_str()))
+/// Origin-form as it is; absolute-form taken apart, where the connection takes it.
+fn target_form<'r>(raw: &'r str, conn: &ConnState) -> Result<(&'r str, Option<&'r str>), Reply> {
+    let Some((scheme, rest)) = raw.split_once("://").filter(|(s, _)| s.bytes().all(|b| b.is_ascii_alphabetic())) else {
+        return Ok((raw, None));
+    };
+    if !matches!(conn.ingress(), Ingress::Plain { route: None }) {
+        return Err(bad("bad_path", "the request target must be an origin-form path"));
+    }
+    if !scheme.eq_ignore_ascii_case("http") {
+        let words = "only `http://` can be asked for by its whole URL; for `https://` open a tunnel with `CONNECT`";
+        return Err(bad("bad_scheme", words));
+    }
+    match rest.find('/') {
+        Some(at) => rest.split_at_checked(at).map(|(host, path)| (path, Some(host))),
+        None => Some(("/", Some(rest))),
+    }
+    .ok_or_else(|| bad("bad_path", "the request target is not a URL"))
 }
 
-/// The route: the listener's own, else by host, else the first segment of the path.
-pub(crate) fn route(snapshot: &Snapshot, request: &Request, conn: &ConnState) -> Result<Arc<Scope>, Reply> {
-    if let Some(name) = conn.route() {
-        return snapshot.by_name(name).cloned().ok_or_else(|| {
-            Reply::refusal(StatusCode::NOT_FOUND, "unknown_route", "this listener's route was removed")
-        });
+/// The host of an absolute-form target; a `Host` beside it must be the same (RFC 9112, section 3.2.2).
+fn named_host(headers: &HeaderMap, named: &str) -> Result<String, Reply> {
+    let same = headers.get_all(header::HOST).iter().all(|h| h.as_bytes().eq_ignore_ascii_case(named.as_bytes()));
+    if !same || named.is_empty() {
+        return Err(bad("bad_host", "`Host` and the request target differ"));
     }
-    if let Some(scope) = snapshot.by_host(without_port(&request.host)) {
-        return Ok(scope.clone());
-    }
-    let name = request.path.trim_start_matches('/').split('/').next().unwrap_or_default();
-    snapshot
-        .by_name(name)
-        .filter(|_| request.path.strip_prefix('/').is_some_and(|p| p.starts_with(name)))
-        .cloned()
-        .ok_or_else(|| Reply::refusal(StatusCode::NOT_FOUND, "unknown_route", "no route of that name or host"))
+    Ok(named.to_ascii_lowercase())
 }
 
 /// The grammar that knows the request: the route's own, else generic HTTP where the route says so.
@@ -115,7 +138,7 @@ pub(crate) fn plan(scope: &Scope, head: &Head<'_>) -> Result<(Arc<dyn Connector>
 }
 
 /// Line ends, header names and blanks as they stood on the wire: a lenient parser would let them pass.
-fn check_wire(raw: &[u8]) -> Result<(), Reply> {
+pub(crate) fn check_wire(raw: &[u8]) -> Result<(), Reply> {
     let mut previous = 0;
     let mut size = 0;
     for (at, byte) in raw.iter().enumerate() {
@@ -206,34 +229,7 @@ fn host(headers: &HeaderMap, version: Version, authority: Option<&str>) -> Resul
             if authority.is_empty() { "empty `:authority`" } else { "`:authority` and `Host` differ" },
         ));
     }
-    let host = host.to_ascii_lowercase();
-    if host.is_empty() && version != Version::HTTP_10 || !host.is_empty() && !is_authority(&host) {
-        return Err(bad("bad_host", "`Host` is not a host name or address with an optional port"));
-    }
-    Ok(host)
-}
-
-fn is_authority(host: &str) -> bool {
-    let (name, port) = match host.strip_prefix('[') {
-        Some(rest) => match rest.split_once(']') {
-            Some((inner, after)) if inner.parse::<Ipv6Addr>().is_ok() => ("v6", after),
-            _ => return false,
-        },
-        None => host.find(':').map_or((host, ""), |at| host.split_at(at)),
-    };
-    let name_ok = !name.is_empty()
-        && name.len() <= 253
-        && name.bytes().all(|b| b.is_ascii_alphanumeric() || b == b'-' || b == b'.');
-    let port_ok = port.is_empty()
-        || port.strip_prefix(':').is_some_and(|p| (1..=5).contains(&p.len()) && p.bytes().all(|b| b.is_ascii_digit()));
-    name_ok && !name.starts_with('.') && !name.contains("..") && port_ok
-}
-
-fn without_port(host: &str) -> &str {
-    match host.rfind(':') {
-        Some(at) if !host.ends_with(']') => host.get(..at).unwrap_or(host),
-        _ => host,
-    }
+    Ok(host.to_ascii_lowercase())
 }
 
 /// Hop-by-hop, forwarding and ambiguous headers are dropped; credentials are set aside.
@@ -280,7 +276,7 @@ fn expects_continue(headers: &HeaderMap) -> Result<bool, Reply> {
     }
 }
 
-fn declared_trust(headers: &HeaderMap) -> Result<Option<SourceTrust>, Reply> {
+pub(crate) fn declared_trust(headers: &HeaderMap) -> Result<Option<SourceTrust>, Reply> {
     let mut labels = headers.get_all("aegis-source-trust").iter();
     match (labels.next(), labels.next()) {
         (None, _) => Ok(None),
@@ -293,7 +289,7 @@ fn declared_trust(headers: &HeaderMap) -> Result<Option<SourceTrust>, Reply> {
 }
 
 /// W3C trace context is passed on and recorded; a malformed one is dropped, as its specification says.
-fn trace(kept: &HeaderMap, all: &HeaderMap) -> Result<Trace, Reply> {
+pub(crate) fn trace(kept: &HeaderMap, all: &HeaderMap) -> Result<Trace, Reply> {
     let trace_id = kept
         .get("traceparent")
         .and_then(|v| v.to_str().ok())
@@ -321,7 +317,6 @@ fn bad(reason: &'static str, message: &str) -> Reply {
 
 const METHODS: [Method; 7] =
     [Method::GET, Method::HEAD, Method::POST, Method::PUT, Method::PATCH, Method::DELETE, Method::OPTIONS];
-const API: [&str; 3] = ["/health", "/ready", "/openapi.json"];
 const CREDENTIALS: [&str; 6] =
     ["authorization", "x-api-key", "aegis-agent-token", "proxy-authorization", "cookie", "private-token"];
 const HOP_BY_HOP: [&str; 14] = [
@@ -347,30 +342,6 @@ const MAX_TARGET: usize = 16 * 1024;
 #[cfg(test)]
 mod tests {
     use super::*;
-
-    #[test]
-    fn authorities_are_names_or_addresses_with_an_optional_port() {
-        for ok in ["api.github.com", "localhost:8080", "127.0.0.1", "[::1]:80", "x-1.example"] {
-            assert!(is_authority(ok), "{ok}");
-        }
-        for bad in [
-            "",
-            "a b",
-            "a/b",
-            "user@host",
-            "host:",
-            "host:123456",
-            "host:8o",
-            "[::1",
-            "[zz]",
-            "..",
-            "a..b",
-            "h\u{e9}",
-            "a,b",
-        ] {
-            assert!(!is_authority(bad), "{bad}");
-        }
-    }
 
     #[test]
     fn the_wire_form_is_strict() {

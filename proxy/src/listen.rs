@@ -5,19 +5,27 @@ use std::{
     net::{IpAddr, SocketAddr, TcpListener},
     os::fd::IntoRawFd,
     sync::Arc,
+    time::Duration,
 };
 
 use aegis_broker::Broker;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use pingora_core::{
+    apps::HttpServerOptions,
     server::{Fds, configuration::ServerConf},
     services::{Service as _, listening::Service},
 };
 use pingora_proxy::http_proxy;
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::{conn::Doorway, dial::Dialer, path::Gate};
+use crate::{
+    ca::Authority,
+    dial::Dialer,
+    front::{Doorway, Front, Listener},
+    path::Gate,
+    tls::{OwnCertificate, Tls},
+};
 
 /// The HTTP API for agents, called in-process.
 pub type AgentApi =
@@ -25,18 +33,32 @@ pub type AgentApi =
 
 /// What the proxy is started with.
 pub struct ProxyOptions {
-    /// The agents' door: base-URL routes, routes by host, and the API.
+    /// The agents' door: base-URL routes, routes by host, the forward proxy, and the API.
     pub listen: SocketAddr,
+    /// A listener that ends TLS.
+    pub tls: Option<TlsListener>,
+    /// Issues certificates for the hosts of routes.
+    pub authority: Arc<Authority>,
     /// Answers `/v1/…`, `/health` and `/openapi.json`.
     pub api: AgentApi,
     /// Resolves, vets and dials.
     pub dialer: Arc<Dialer>,
 }
 
+/// A listener that ends TLS: for clients that are steered to it by name, and for base URLs.
+pub struct TlsListener {
+    /// Where.
+    pub listen: SocketAddr,
+    /// For the gateway's own names; minted where there is none.
+    pub own: Option<Arc<OwnCertificate>>,
+}
+
 /// Where the proxy listens, and its tasks.
 pub struct Bound {
     /// The agents' door.
     pub listen: SocketAddr,
+    /// The listener that ends TLS.
+    pub tls: Option<SocketAddr>,
     /// Listeners of routes of their own, by route.
     pub routes: BTreeMap<String, SocketAddr>,
     /// They end after `shutdown` and a drain.
@@ -54,6 +76,9 @@ pub enum ProxyError {
         /// Why.
         source: std::io::Error,
     },
+    /// TLS cannot be set up.
+    #[error("TLS: {0}")]
+    Tls(String),
 }
 
 /// Binds everything, then serves until `shutdown` turns true. On `Err` nothing is left bound.
@@ -62,32 +87,50 @@ pub async fn serve(
     options: ProxyOptions,
     shutdown: watch::Receiver<bool>,
 ) -> Result<Bound, ProxyError> {
-    let mut listeners = vec![(None, bind(options.listen)?)];
-    for (route, addr) in broker.snapshot().listeners() {
-        listeners.push((Some(route), bind(addr)?));
+    let mut listeners = vec![(Listener::Agents, bind(options.listen)?)];
+    if let Some(tls) = &options.tls {
+        listeners.push((Listener::Tls, bind(tls.listen)?));
     }
-    let mut bound = Bound { listen: options.listen, routes: BTreeMap::new(), tasks: JoinSet::new() };
-    for (route, (listener, _)) in &listeners {
-        let addr = listener.local_addr().map_err(|source| ProxyError::Bind { addr: options.listen, source })?;
+    for (route, addr) in broker.snapshot().listeners() {
+        listeners.push((Listener::Route(route), bind(addr)?));
+    }
+    let mut bound = Bound { listen: options.listen, tls: None, routes: BTreeMap::new(), tasks: JoinSet::new() };
+    for (listener, (socket, _)) in &listeners {
+        let addr = socket.local_addr().map_err(|source| ProxyError::Bind { addr: options.listen, source })?;
         options.dialer.own(addr);
-        match route {
-            None => bound.listen = addr,
-            Some(route) => {
+        match listener {
+            Listener::Agents => bound.listen = addr,
+            Listener::Tls => bound.tls = Some(addr),
+            Listener::Route(route) => {
                 bound.routes.insert(route.clone(), addr);
             }
         }
     }
     // The default would sleep five minutes at every end.
     let conf = Arc::new(ServerConf { grace_period_seconds: Some(0), max_retries: 1, ..ServerConf::default() });
-    let gate = Gate { broker: broker.clone(), dialer: options.dialer, api: options.api };
-    let app = Arc::new(http_proxy(&conf, gate));
-    for (route, (listener, addr)) in listeners {
-        let doorway = Doorway { inner: app.clone(), broker: broker.clone(), route: route.clone() };
+    let gate = Gate { broker: broker.clone(), dialer: options.dialer.clone(), api: options.api };
+    let mut app = http_proxy(&conf, gate);
+    let mut server = HttpServerOptions::default();
+    // A late `CONNECT` reaches the path, which refuses it on record.
+    server.allow_connect_method_proxying = true;
+    server.h2_idle_timeout = Some(H2_IDLE);
+    app.server_options = Some(server);
+    let app = Arc::new(app);
+    let own = options.tls.and_then(|tls| tls.own);
+    let tls = Tls::new(options.authority, own, broker.clone()).map_err(|e| ProxyError::Tls(e.to_string()))?;
+    let front = Arc::new(Front { broker, dialer: options.dialer, tls });
+    for (listener, (socket, addr)) in listeners {
         let name = addr.to_string();
-        let mut service = Service::new(route.unwrap_or_else(|| "agents".into()), doorway);
+        let label = match &listener {
+            Listener::Agents => "agents",
+            Listener::Tls => "tls",
+            Listener::Route(route) => route,
+        };
+        let label = label.to_owned();
+        let mut service = Service::new(label, Doorway { inner: app.clone(), front: front.clone(), listener });
         service.add_tcp(&name);
         let mut fds = Fds::new();
-        fds.add(name, listener.into_raw_fd());
+        fds.add(name, socket.into_raw_fd());
         let shutdown = shutdown.clone();
         bound.tasks.spawn(async move {
             service.start_service(Some(Arc::new(parking_lot::Mutex::new(fds))), shutdown, 1).await;
@@ -103,3 +146,6 @@ fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ProxyError> {
     let local = listener.local_addr().map_err(failed)?;
     Ok((listener, local))
 }
+
+/// A connection of HTTP/2 without a request for this long is closed.
+const H2_IDLE: Duration = Duration::from_secs(300);

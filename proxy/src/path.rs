@@ -11,7 +11,7 @@ use std::{sync::Arc, time::Duration};
 
 use aegis_broker::{
     Broker,
-    admit::{ApprovalUse, Ask, Door},
+    admit::{ApprovalUse, Ask},
 };
 use aegis_connectors::{Head, UpstreamBody};
 use async_trait::async_trait;
@@ -29,7 +29,7 @@ use crate::{
     framing,
     listen::AgentApi,
     reply::{self, Reply},
-    upstream,
+    upstream, way,
 };
 
 /// The application behind every listener: one pipeline, whatever the ingress.
@@ -42,16 +42,21 @@ pub(crate) struct Gate {
 impl Gate {
     /// From bytes to a leased permit, or to the reply that refuses. Nothing is sent upstream before this is `Ok`.
     async fn decide(&self, session: &mut Session, x: &mut Exchange) -> Result<(), Reply> {
-        let request = framing::read(session)?;
+        let request = framing::read(session, &x.conn)?;
         x.frame(&request);
-        if framing::is_api(&request, &x.conn) {
+        way::agree(&request, &x.conn)?;
+        let snapshot = self.broker.snapshot();
+        if way::is_api(&snapshot, &request, &x.conn) {
             return Err(self.answer_api(session, &request, x).await);
         }
         // Where identity is looked for and the shape of every refusal depend on the route.
-        let snapshot = self.broker.snapshot();
-        let scope = framing::route(&snapshot, &request, &x.conn)?;
-        x.enter(&scope, &request);
-        let identity = agent::authenticate(&self.broker, &request, x.peer).await?;
+        let way = match way::route(&snapshot, &request, &x.conn) {
+            Ok(way) => way,
+            Err(refusal) => return Err(agent::before_refusal(&self.broker, &request, x, refusal).await),
+        };
+        let scope = way.scope.clone();
+        x.enter(&way, &request);
+        let identity = agent::authenticate(&self.broker, &request, x).await?;
         x.identity = Some(identity.clone());
         let head = Head {
             method: &request.method,
@@ -72,7 +77,7 @@ impl Gate {
                 snapshot: &snapshot,
                 scope: &scope,
                 calls: &mapped.calls,
-                door: Door::Route,
+                door: x.door,
                 declared_trust: request.declared_trust,
                 contains_sensitive_data: None,
                 trace: &request.trace,
@@ -110,8 +115,7 @@ impl ProxyHttp for Gate {
     fn init_downstream_modules(&self, _: &mut HttpModules) {}
 
     async fn early_request_filter(&self, session: &mut Session, x: &mut Exchange) -> Result<()> {
-        x.conn = ConnState::of(session);
-        x.conn.enter();
+        x.arrive(ConnState::of(session));
         // Interim answers end at the gateway: clients that know none of them take one for the answer.
         session.set_ignore_info_resp(true);
         x.peer = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());

@@ -62,6 +62,16 @@ impl Reply {
         }
     }
 
+    /// As [`Reply::auth`], for the credential that is shown to the gateway as a proxy.
+    pub(crate) fn proxy_auth(error: AuthError, agent_id: Option<String>) -> Self {
+        let status = match error.status() {
+            StatusCode::UNAUTHORIZED => StatusCode::PROXY_AUTHENTICATION_REQUIRED,
+            other => other,
+        };
+        let (reason, message) = (error.reason(), error.to_string());
+        Self::Refused { status, reason, message, agent_id, close: false }
+    }
+
     pub(crate) fn decided(record: &DecisionRecord) -> Self {
         Self::Decided(Box::new(record.clone()))
     }
@@ -174,7 +184,19 @@ impl Gate {
 
 /// Writes a reply downstream; a refusal first becomes a leaf.
 pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchange, reply: Reply) -> Result<()> {
-    let (answer, close) = match reply {
+    let (answer, close) = answer(broker, x, reply);
+    // An unread body would be taken for the next request; a little is read, more closes the connection.
+    // On HTTP/2 an unread body would reset the stream, which many clients show instead of the answer.
+    let unread = (!close || is_h2(session)) && !body::drain(session).await;
+    if close || unread {
+        session.set_keepalive(None);
+    }
+    write(session, answer, x.is_head()).await
+}
+
+/// The answer that a reply is, and whether the connection ends with it.
+pub(crate) fn answer(broker: &Broker, x: &mut Exchange, reply: Reply) -> (ErrorReply, bool) {
+    match reply {
         Reply::Api(answer) => {
             let (parts, body) = answer.into_parts();
             let headers = parts.headers.iter().map(|(n, v)| (n.clone(), v.clone())).collect();
@@ -199,12 +221,11 @@ pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchang
         Reply::Refused { status, reason, message, agent_id, close } => {
             (refused(broker, x, status, reason, message, agent_id), close)
         }
-    };
-    // An unread body would be taken for the next request; a little is read, more closes the connection.
-    if close || !body::drain(session).await {
-        session.set_keepalive(None);
     }
-    write(session, answer, x.is_head()).await
+}
+
+fn is_h2(session: &Session) -> bool {
+    session.req_header().version == http::Version::HTTP_2
 }
 
 /// The upstream failed after the permit was spent, or the answer was refused.
@@ -300,17 +321,18 @@ fn refused(
     if reason == AuthError::Missing.reason() {
         // A challenge is no refusal: nobody has asked for anything yet, and there is no leaf.
         broker.metrics.refusal(reason);
-        let mut answer = x
-            .scope
-            .as_ref()
-            .map_or_else(|| problem(&denial(status, reason, message, None, None)), |s| s.connector.challenge());
+        let asked = denial(status, reason, message, None, None);
+        let mut answer = match &x.scope {
+            Some(scope) if status == StatusCode::UNAUTHORIZED => scope.connector.challenge(),
+            Some(_) | None => challenge(x, &asked),
+        };
         push(&mut answer, "aegis-reason", reason);
         return answer;
     }
     let receipt = broker.refuse(&RefusalLeaf {
         agent_id: agent.as_deref(),
         route: x.scope.as_ref().map(|s| s.label()),
-        door: Door::Route,
+        door: x.door,
         reason,
         detail: Some(message.clone()),
         status: status.as_u16(),
@@ -319,7 +341,7 @@ fn refused(
     });
     let receipt_id = receipt.map(|r| r.receipt_id);
     let denial = denial(status, reason, message, receipt_id.clone(), None);
-    let mut answer = if status == StatusCode::UNAUTHORIZED { challenge(x, &denial) } else { shaped(x, &denial) };
+    let mut answer = challenge(x, &denial);
     push(&mut answer, "aegis-decision", "deny");
     push(&mut answer, "aegis-reason", reason);
     if let Some(id) = receipt_id {
@@ -328,14 +350,25 @@ fn refused(
     answer
 }
 
-/// The tool's own error shape with the challenge's headers.
+/// The tool's own error shape, with the challenge's headers where the status needs them.
 fn challenge(x: &Exchange, denial: &Denial) -> ErrorReply {
-    let mut answer = shaped(x, denial);
-    let challenge = x.scope.as_ref().map(|s| s.connector.challenge().headers).unwrap_or_default();
-    for (name, value) in challenge.into_iter().filter(|(n, _)| *n == header::WWW_AUTHENTICATE) {
-        answer.headers.push((name, value));
+    match denial.status {
+        StatusCode::UNAUTHORIZED => {
+            let mut answer = shaped(x, denial);
+            let challenge = x.scope.as_ref().map(|s| s.connector.challenge().headers).unwrap_or_default();
+            for (name, value) in challenge.into_iter().filter(|(n, _)| *n == header::WWW_AUTHENTICATE) {
+                answer.headers.push((name, value));
+            }
+            answer
+        }
+        // It is not the tool that asks.
+        StatusCode::PROXY_AUTHENTICATION_REQUIRED => {
+            let mut answer = problem(denial);
+            answer.headers.push((header::PROXY_AUTHENTICATE, HeaderValue::from_static("Basic realm=\"aegis\"")));
+            answer
+        }
+        _ => shaped(x, denial),
     }
-    answer
 }
 
 fn shaped(x: &Exchange, denial: &Denial) -> ErrorReply {

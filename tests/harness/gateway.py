@@ -87,7 +87,7 @@ class Gateway:
         self.stderr = folder / "stderr.log"
         self.stdout = folder / "stdout.log"
         self.process: subprocess.Popen[bytes] | None = None
-        self.listen = self.admin = ""
+        self.listen = self.admin = self.tls = ""
         self.route_listen: dict[str, str] = {}
         # Whose processes these are, as `subprocess` takes it; empty for the tests' own user.
         self.user: dict[str, Any] = {}
@@ -133,6 +133,7 @@ class Gateway:
             )
         said = self._listening(start_of_output)
         self.listen, self.admin, self.route_listen = said["listen"], said["admin"], said.get("routes", {})
+        self.tls = said.get("tls") or ""
         return self
 
     def _listening(self, offset: int) -> dict[str, Any]:
@@ -214,6 +215,15 @@ class Gateway:
         return self.api("POST", f"/v1/approvals/{approval_id}/{verb}", token=approver.token)
 
     # What agents do.
+
+    @property
+    def ca(self) -> Path:
+        """What clients of the forward proxy and of the TLS listener trust."""
+        return self.state / "ca" / "root.crt"
+
+    def proxy(self, agent: Agent | None) -> str:
+        """The value of `HTTPS_PROXY` for an agent."""
+        return f"http://agent:{agent.token}@{self.listen}" if agent else f"http://{self.listen}"
 
     def base(self, route: str = "github") -> str:
         return f"http://{self.listen}/{route}"

@@ -17,7 +17,15 @@ use axum::{
 };
 
 use crate::{
-    answers::Actions, auth::Person, body::Query, catalog, doors::door, error::Failure, evidence, requests::Search,
+    answers::Actions,
+    auth::Person,
+    body::Query,
+    ca::{self, CertificateAuthority},
+    catalog,
+    doors::door,
+    error::Failure,
+    evidence,
+    requests::Search,
     throttle::Throttle,
 };
 pub(crate) use {agents::*, approvals::*, approvers::*, credentials::*, operations::*, sessions::*};
@@ -41,6 +49,8 @@ pub enum ReloadError {
 pub struct AdminOptions {
     /// `POST /v1/reload`.
     pub reload: ReloadFn,
+    /// `/v1/ca`.
+    pub ca: Arc<dyn CertificateAuthority>,
 }
 
 /// What admins and approvers may ask, to be served on the admin listener.
@@ -75,10 +85,15 @@ pub fn admin_router(broker: Arc<Broker>, admin: AdminOptions) -> Router {
         .route("/v1/actions", get(actions))
         .route("/v1/credentials", get(list_credentials))
         .route("/v1/credentials/{name}", put(put_credential).delete(remove_credential))
+        .route("/v1/ca", get(ca::bundle))
+        .route("/v1/ca/status", get(ca::ca_status))
+        .route("/v1/ca/rotate", post(ca::rotate_ca))
+        .route("/v1/ca/finish", post(ca::finish_ca))
         .route("/v1/reload", post(reload))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics));
-    door(routes, AdminState(Arc::new(Inner { broker, reload: admin.reload, throttle: Throttle::default() })))
+    let AdminOptions { reload, ca } = admin;
+    door(routes, AdminState(Arc::new(Inner { broker, reload, ca, throttle: Throttle::default() })))
 }
 
 /// State of the admins' door.
@@ -88,6 +103,7 @@ pub(crate) struct AdminState(Arc<Inner>);
 struct Inner {
     broker: Arc<Broker>,
     reload: ReloadFn,
+    ca: Arc<dyn CertificateAuthority>,
     throttle: Throttle,
 }
 
@@ -100,6 +116,9 @@ impl AdminState {
     }
     pub(crate) fn reload(&self) -> ReloadFn {
         self.0.reload.clone()
+    }
+    pub(crate) fn ca(&self) -> Arc<dyn CertificateAuthority> {
+        self.0.ca.clone()
     }
 }
 

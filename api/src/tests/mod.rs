@@ -3,6 +3,7 @@
 mod agents;
 mod approvals;
 mod authorize;
+mod ca;
 mod credentials;
 mod disk;
 mod doors;
@@ -119,8 +120,8 @@ impl Rig {
             })
         });
         Self {
-            agents: agent_router(broker.clone()),
-            admins: admin_router(broker.clone(), AdminOptions { reload }),
+            agents: agent_router(broker.clone(), Arc::new(ca::FixedCa)),
+            admins: admin_router(broker.clone(), AdminOptions { reload, ca: Arc::new(ca::FixedCa) }),
             admin: text(&token),
             broker,
             clock,

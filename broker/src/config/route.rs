@@ -29,6 +29,8 @@ pub struct RouteConfig {
     pub tools: Vec<Arc<Entry>>,
     /// What applies to SDK calls of declared tools.
     pub api: ApiDefaults,
+    /// What applies to opaque tunnels of the forward proxy.
+    pub tunnel: TunnelDefaults,
 }
 
 /// Defaults for calls that belong to no route.
@@ -38,6 +40,17 @@ pub struct ApiDefaults {
     pub default_trust: SourceTrust,
     /// How long an asked approval lives.
     pub approval_ttl: Duration,
+}
+
+/// What applies to tunnels to hosts that no route serves, where policies permit `tunnel.connect` at all.
+#[derive(Debug, Clone)]
+pub struct TunnelDefaults {
+    /// Base trust of a tunnel.
+    pub default_trust: SourceTrust,
+    /// Internal addresses that a tunnel may lead to.
+    pub allow_internal: Vec<IpNet>,
+    /// A tunnel in which nothing moves for this long is closed.
+    pub idle_timeout: Duration,
 }
 
 /// One route: where requests come in, whose grammar they speak, where they go.
@@ -69,8 +82,19 @@ pub struct Route {
     pub max_body: usize,
     /// How long an asked approval lives.
     pub approval_ttl: Duration,
+    /// What a client of the forward proxy is told that names no agent.
+    pub proxy_auth: ProxyAuth,
     /// Line in the file, for messages.
     pub line: usize,
+}
+
+/// What a client of the forward proxy is told that names no agent.
+#[derive(Debug, Clone, Copy, PartialEq, Eq)]
+pub enum ProxyAuth {
+    /// 407: the proxy's own credential is asked for.
+    Challenge,
+    /// Nothing yet: the tunnel opens, and each request inside is asked as the tool's API would.
+    Inner,
 }
 
 /// Whose grammar a route speaks.
@@ -192,6 +216,11 @@ pub fn parse(file: &str, text: &str) -> Result<(RouteConfig, Vec<Problem>), Vec<
         credentials: BTreeMap::new(),
         tools: Vec::new(),
         api: ApiDefaults { default_trust: SourceTrust::UntrustedExternal, approval_ttl: APPROVAL_TTL },
+        tunnel: TunnelDefaults {
+            default_trust: SourceTrust::UntrustedExternal,
+            allow_internal: Vec::new(),
+            idle_timeout: TUNNEL_IDLE,
+        },
     };
     let mut sections: Vec<(&'static str, Spanned<DeValue<'_>>)> = Vec::new();
     {
@@ -203,8 +232,10 @@ pub fn parse(file: &str, text: &str) -> Result<(RouteConfig, Vec<Problem>), Vec<
                 Some(_) => top.error_at(section, format!("write `[[{section}]]`, once per {section}")),
             }
         }
-        if let Some(value) = top.get("api") {
-            sections.push(("api", value.clone()));
+        for section in ["api", "tunnel"] {
+            if let Some(value) = top.get(section) {
+                sections.push((section, value.clone()));
+            }
         }
         top.finish();
     }
@@ -225,6 +256,7 @@ pub fn parse(file: &str, text: &str) -> Result<(RouteConfig, Vec<Problem>), Vec<
                 "credential" => read_credential(reader, &mut config),
                 "route" => read_route(reader, &mut config, &declared),
                 "tool" => read_tool(reader, &mut config),
+                "tunnel" => read_tunnel(reader, &mut config),
                 _ => read_api(reader, &mut config),
             }
         }
@@ -299,7 +331,7 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[Strin
     r.named(format!("route `{name}`"));
     check_label(&mut r, "name", &name);
     if RESERVED.contains(&name.as_str()) {
-        r.error_at("name", format!("`{name}` is a path of the gateway's own API"));
+        r.error_at("name", format!("`{name}` is a path or label of the gateway's own"));
     }
     let connector = r
         .word("connector", "`github` or `http`", |w| match w {
@@ -338,13 +370,14 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[Strin
             _ => None,
         })
         .unwrap_or(Unmapped::Deny);
-    let mut allow_internal = Vec::new();
-    for block in r.strings("allow_internal") {
-        match block.parse::<IpNet>() {
-            Ok(net) => allow_internal.push(net),
-            Err(_) => r.error_at("allow_internal", format!("`{block}` is not a CIDR block such as `10.1.0.0/16`")),
-        }
-    }
+    let allow_internal = networks(&mut r, "allow_internal");
+    let proxy_auth = r
+        .word("proxy_auth", "`challenge` or `inner`", |w| match w {
+            "challenge" => Some(ProxyAuth::Challenge),
+            "inner" => Some(ProxyAuth::Inner),
+            _ => None,
+        })
+        .unwrap_or(ProxyAuth::Challenge);
     let body_timeout = seconds(&mut r, "body_timeout_seconds", 30);
     let upstream_timeout = seconds(&mut r, "upstream_timeout_seconds", 60);
     let approval_ttl = r.integer("approval_ttl_seconds", (10, 7 * 86_400)).map_or(APPROVAL_TTL, Duration::from_secs);
@@ -389,6 +422,7 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[Strin
         upstream_timeout,
         max_body,
         approval_ttl,
+        proxy_auth,
         line: at,
     }));
 }
@@ -400,7 +434,7 @@ fn read_tool(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
         r.error_at("name", format!("`{qualified}` must be `tool.action`"));
         return r.finish();
     };
-    if ["github", "http"].contains(&tool) {
+    if ["github", "http", "tunnel"].contains(&tool) {
         r.error_at("name", format!("`{tool}` is a system of the catalog; choose another tool name"));
     }
     let class = r.word("class", "`read`, `write`, `delete`, `admin`, `mint`, `persist` or `money`", |w| {
@@ -471,6 +505,29 @@ fn read_api(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
         config.api.approval_ttl = Duration::from_secs(ttl);
     }
     r.finish();
+}
+
+fn read_tunnel(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
+    r.named("[tunnel]".into());
+    if let Some(trust) = r.word("default_trust", "a source trust label", SourceTrust::parse) {
+        config.tunnel.default_trust = trust;
+    }
+    config.tunnel.allow_internal = networks(&mut r, "allow_internal");
+    if let Some(idle) = r.integer("idle_timeout_seconds", (1, 86_400)) {
+        config.tunnel.idle_timeout = Duration::from_secs(idle);
+    }
+    r.finish();
+}
+
+fn networks(r: &mut Reader<'_, '_>, key: &'static str) -> Vec<IpNet> {
+    let mut networks = Vec::new();
+    for block in r.strings(key) {
+        match block.parse::<IpNet>() {
+            Ok(net) => networks.push(net),
+            Err(_) => r.error_at(key, format!("`{block}` is not a CIDR block such as `10.1.0.0/16`")),
+        }
+    }
+    networks
 }
 
 fn cross_check(file: &str, config: &RouteConfig, problems: &mut Vec<Problem>) {
@@ -573,11 +630,12 @@ fn seconds(r: &mut Reader<'_, '_>, key: &'static str, default: u64) -> Duration 
 }
 
 const APPROVAL_TTL: Duration = Duration::from_secs(900);
+const TUNNEL_IDLE: Duration = Duration::from_secs(300);
 /// Headers that frame a message or name its target.
 const FRAMING: [&str; 8] =
     ["host", "content-length", "transfer-encoding", "connection", "te", "trailer", "upgrade", "expect"];
-/// First path segments that the gateway answers itself.
-const RESERVED: [&str; 8] = ["v1", "log", "health", "ready", "metrics", "openapi.json", "console", "sdk"];
+/// First path segments that the gateway answers itself, and labels that stand for no route.
+const RESERVED: [&str; 9] = ["v1", "log", "health", "ready", "metrics", "openapi.json", "console", "sdk", "tunnel"];
 
 #[cfg(test)]
 mod tests {

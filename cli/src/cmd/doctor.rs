@@ -1,5 +1,6 @@
 //! `aegis doctor`: what is misconfigured, and how to fix it.
 
+mod ca;
 mod checks;
 
 use std::process::ExitCode;

@@ -5,6 +5,7 @@ mod admin;
 mod agent;
 mod approvals;
 mod approver;
+mod ca;
 mod completions;
 mod credential;
 mod demo;
@@ -92,6 +93,9 @@ enum Command {
     /// Follow, verify and export the record
     #[command(subcommand)]
     Receipts(receipts::Command),
+    /// Show, install and rotate the root certificate that clients trust
+    #[command(subcommand)]
+    Ca(ca::Command),
     /// Replace a lost admin token
     #[command(subcommand)]
     Admin(admin::Command),
@@ -163,6 +167,7 @@ pub async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Policy(command) => policy::run(command, &context),
         Command::Why(args) => why::run(args, &context).await,
         Command::Receipts(command) => receipts::run(command, &context).await,
+        Command::Ca(command) => ca::run(command, &context).await,
         Command::Admin(command) => admin::run(command, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Completions(args) => completions::run(args),

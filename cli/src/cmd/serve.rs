@@ -66,6 +66,8 @@ pub fn announce(running: &Running, context: &Context) -> Result<(), CliError> {
         "event": "listening",
         "listen": running.listen.to_string(),
         "admin": running.admin.to_string(),
+        "tls": running.tls.map(|at| at.to_string()),
+        "ca": running.ca.display().to_string(),
         "routes": running.routes.iter().map(|(name, at)| (name.clone(), json!(at.to_string()))).collect::<serde_json::Map<_, _>>(),
     });
     context.out.show(&line, || {
@@ -76,6 +78,11 @@ pub fn announce(running: &Running, context: &Context) -> Result<(), CliError> {
             text.push_str(&format!("  agents  http://{}/{}/{own}  {to}\n", running.listen, route.name));
         }
         text.push_str(&format!("  agents  http://{}/v1/  {}\n", running.listen, paint(DIM, "(API)")));
+        if let Some(at) = running.tls {
+            text.push_str(&format!("  agents  https://{at}/  {}\n", paint(DIM, "(TLS, by name)")));
+        }
+        text.push_str(&format!("  proxy   HTTPS_PROXY=http://agent:TOKEN@{}\n", running.listen));
+        text.push_str(&format!("  trust   {}\n", running.ca.display()));
         text.push_str(&format!("  admins  http://{}/v1/\n", running.admin));
         text
     })

@@ -18,12 +18,13 @@ use aegis_broker::{
     token::TokenHasher,
     vault::Vault,
 };
-use aegis_proxy::Dialer;
+use aegis_proxy::{CaOptions, Dialer, Provided};
 use aegis_receipts::{LogOptions, RealDisk, ReceiptLog};
 use aegis_store::SqliteStore;
 use aegis_vault_adapters::{EmbeddedVault, EnvVault, FileOptions, FileVault, MasterKey, OsEntropy, Sealer};
 use zeroize::Zeroizing;
 
+use super::doors::Ca;
 use crate::{
     config::{Config, MasterSource},
     error::CliError,
@@ -38,6 +39,8 @@ pub struct Gateway {
     pub dialer: Arc<Dialer>,
     /// What the configuration says that may not be meant.
     pub warnings: Vec<Problem>,
+    /// Roots and certificates, opened when they are first needed.
+    pub ca: Arc<Ca>,
     store: SqliteStore,
     held: Held,
 }
@@ -68,13 +71,14 @@ impl Gateway {
         let log = receipt_log(config, env.clock.clone()).await?;
         let store = SqliteStore::open(&config.in_state(DATABASE)).await.map_err(failed)?;
         let dialer = Dialer::new();
+        let ca = ca_options(config, Arc::new(RootSealer(root.sealer(CA))));
         let started = Broker::start(
             BrokerParts {
                 vaults: vaults(config, vault, &env)?,
                 env,
                 log: log.clone(),
                 store: Arc::new(store.clone()),
-                sealer: Arc::new(PayloadSealer(root.sealer(PAYLOADS))),
+                sealer: Arc::new(RootSealer(root.sealer(PAYLOADS))),
                 hasher: TokenHasher::new(root.derive_key(TOKENS)),
                 upstream: dialer.clone(),
                 grammars: Grammars::load(),
@@ -89,7 +93,8 @@ impl Gateway {
             StartError::Config(problems) => CliError::Problems(crate::reload::errors(&problems)),
             other @ StartError::Unrecorded(_) => failed(other),
         })?;
-        Ok(Self { broker, dialer, warnings, store, held })
+        let ca = Ca::new(ca, broker.clone());
+        Ok(Self { broker, dialer, warnings, ca, store, held })
     }
 
     /// Makes an admin where there is none yet, with its token in the state folder.
@@ -147,16 +152,31 @@ impl Gateway {
     }
 }
 
-/// Payloads of approvals and receipts, sealed under a key of the installation.
-struct PayloadSealer(Sealer);
+/// Seals under a key of the installation.
+struct RootSealer(Sealer);
 
-impl sealer::Sealer for PayloadSealer {
+impl sealer::Sealer for RootSealer {
     fn seal(&self, label: &[u8], plain: &[u8]) -> Option<Vec<u8>> {
         self.0.seal(label, plain).ok()
     }
 
     fn open(&self, label: &[u8], sealed: &[u8]) -> Option<Vec<u8>> {
         self.0.open(label, sealed).ok().map(|plain| plain.to_vec())
+    }
+}
+
+fn ca_options(config: &Config, sealer: Arc<dyn sealer::Sealer>) -> CaOptions {
+    let mut names: Vec<String> = config.tls.iter().flat_map(|tls| tls.names.clone()).collect();
+    // Clients that know the listener by its address alone send no name.
+    names.extend(
+        config.tls.iter().map(|tls| tls.listen.ip()).filter(|ip| !ip.is_unspecified()).map(|ip| ip.to_string()),
+    );
+    let provided = config.intermediate.clone();
+    CaOptions {
+        dir: config.in_state(state::CA),
+        sealer,
+        names,
+        provided: provided.map(|files| Provided { certificate: files.certificate, key: files.key }),
     }
 }
 
@@ -243,3 +263,4 @@ const VAULT: &str = "vault";
 const TENANT: &str = "default";
 const TOKENS: &str = "token-hash";
 const PAYLOADS: &str = "payload";
+const CA: &str = "ca";

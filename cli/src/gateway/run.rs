@@ -3,12 +3,13 @@
 use std::{
     collections::BTreeMap,
     net::SocketAddr,
+    path::PathBuf,
     sync::Arc,
     time::{Duration, Instant},
 };
 
 use aegis_broker::Broker;
-use aegis_proxy::ProxyOptions;
+use aegis_proxy::{OwnCertificate, ProxyOptions, TlsListener};
 use tokio::{
     net::TcpListener,
     sync::watch,
@@ -24,6 +25,7 @@ use crate::{
     config::Config,
     error::CliError,
     reload::{self, Files, Reloader},
+    state,
 };
 
 /// A gateway that answers.
@@ -32,8 +34,12 @@ pub struct Running {
     pub listen: SocketAddr,
     /// The door of admins and approvers.
     pub admin: SocketAddr,
+    /// The listener that ends TLS.
+    pub tls: Option<SocketAddr>,
     /// Doors of routes of their own, by route.
     pub routes: BTreeMap<String, SocketAddr>,
+    /// What clients of the forward proxy have to trust.
+    pub ca: PathBuf,
     /// The broker behind them.
     pub broker: Arc<Broker>,
     gateway: Gateway,
@@ -50,17 +56,32 @@ pub async fn serve(gateway: Gateway, config: &Config) -> Result<Running, CliErro
         listener.map_err(|e| CliError::failed(format!("cannot listen on `{}`: {e}", config.admin_listen)))?;
     let admin = listener.local_addr().map_err(|e| CliError::failed(e.to_string()))?;
     gateway.dialer.own(admin);
-    let options =
-        ProxyOptions { listen: config.listen, api: doors::agents(broker.clone()), dialer: gateway.dialer.clone() };
+    let authority = gateway.ca.authority().await.map_err(|e| CliError::failed(e.to_string()))?;
+    let own = own_certificate(config)?;
+    let options = ProxyOptions {
+        listen: config.listen,
+        tls: config.tls.as_ref().map(|tls| TlsListener { listen: tls.listen, own: own.clone() }),
+        authority: authority.clone(),
+        api: doors::agents(broker.clone(), gateway.ca.clone()),
+        dialer: gateway.dialer.clone(),
+    };
     let bound = aegis_proxy::serve(broker.clone(), options, stopping.clone()).await;
     let bound = bound.map_err(|e| CliError::failed(e.to_string()))?;
     let reloader = Arc::new(Reloader::new(broker.clone(), Files::of(config)));
     let mut tasks = bound.tasks;
-    tasks.spawn(doors::serve_admins(listener, doors::admins(broker.clone(), reloader.clone()), stopping.clone()));
+    let admins = doors::admins(broker.clone(), reloader.clone(), gateway.ca.clone());
+    tasks.spawn(doors::serve_admins(listener, admins, stopping.clone()));
     tasks.spawn(watch_files(reloader, stopping.clone()));
     tasks.spawn(tick(broker.clone(), stopping));
     gateway.publish(bound.listen, admin)?;
-    Ok(Running { listen: bound.listen, admin, routes: bound.routes, broker, gateway, stop, tasks })
+    let ca = config.in_state(state::CA).join(aegis_proxy::CaStatus::BUNDLE);
+    Ok(Running { listen: bound.listen, admin, tls: bound.tls, routes: bound.routes, ca, broker, gateway, stop, tasks })
+}
+
+fn own_certificate(config: &Config) -> Result<Option<Arc<OwnCertificate>>, CliError> {
+    let files = config.tls.as_ref().and_then(|tls| tls.own.as_ref());
+    let opened = files.map(|files| OwnCertificate::open(&files.certificate, &files.key).map(Arc::new));
+    opened.transpose().map_err(|e| CliError::usage(format!("[tls]: {e}")))
 }
 
 impl Running {

@@ -49,6 +49,7 @@ pub async fn all(context: &Context, offline: bool) -> Vec<Finding> {
         found.push(space(&config.state));
         found.push(master_key(&config));
         found.push(admin_token(&config));
+        found.extend(super::ca::authority(&config));
     }
     found.extend(doors(&config, snapshot.as_ref()));
     found.extend(process(&config, snapshot.as_ref()));
@@ -109,7 +110,7 @@ fn clock() -> Finding {
 }
 
 /// Only the owner may read, write or enter.
-fn private(check: &'static str, path: &Path, mode: &str) -> Finding {
+pub(super) fn private(check: &'static str, path: &Path, mode: &str) -> Finding {
     match std::fs::metadata(path).map(|m| m.permissions().mode() & 0o777) {
         Ok(found) if found & 0o077 == 0 => Finding::ok(check, path.display().to_string()),
         Ok(found) => {

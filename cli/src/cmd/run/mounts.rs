@@ -34,6 +34,8 @@ impl Guarded {
         if let MasterSource::File(path) = &config.master {
             hide.push(path.clone());
         }
+        let own = config.tls.iter().flat_map(|tls| &tls.own);
+        hide.extend(own.chain(&config.intermediate).map(|files| files.key.clone()));
         let read_only = [&config.file, &config.routes.path, &config.policies.path];
         let guarded = Self {
             hide: hide.iter().filter_map(|p| reachable(p).transpose()).collect::<Result<_, _>>()?,
