@@ -39,6 +39,7 @@ class Runner:
             {**SECRETS, "HOME": str(self.home), "TMPDIR": str(self.temporary), "PYTHONUNBUFFERED": "1"}
         )
         del self.env["AEGIS_ADMIN_TOKEN"]
+        self._there = set(self._files())
 
     def words(self, *words: str) -> list[str]:
         """Options of ours go before `--`, which `words` holds."""
@@ -56,7 +57,10 @@ class Runner:
         return subprocess.Popen(self.words(*words), **{**pipes, **kept, **self.gateway.user, **more})
 
     def left_behind(self) -> list[str]:
-        """Whatever is in the folders that were empty before."""
+        """Whatever has come into the folders for temporary files and the user's own."""
+        return sorted(set(self._files()) - self._there)
+
+    def _files(self) -> list[str]:
         return [str(path) for folder in (self.home, self.temporary) for path in folder.rglob("*")]
 
 

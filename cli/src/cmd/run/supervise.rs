@@ -13,11 +13,14 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, getpid, getppid, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitOptions, getppid, kill_process, wait};
 use signal_hook::{
-    consts::signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH},
+    consts::signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH},
     iterator::{SignalsInfo, exfiltrator::WithOrigin},
-    low_level::siginfo::{Cause, Origin},
+    low_level::{
+        raise,
+        siginfo::{Cause, Origin},
+    },
 };
 
 use crate::{error::CliError, output};
@@ -114,7 +117,8 @@ impl Supervisor {
 
 /// Stops as the child does, so that a shell takes the terminal back; goes on when we go on.
 fn stop_with(child: Pid) {
-    let _ = kill_process(getpid(), Signal::STOP);
+    // Sent to this very thread, so that it is not past this line before the process has stopped.
+    let _ = raise(SIGSTOP);
     let _ = kill_process(child, Signal::CONT);
 }
 
