@@ -15,7 +15,9 @@ use std::{
 
 use rustix::process::{Pid, Signal, WaitOptions, getppid, kill_process, wait};
 use signal_hook::{
-    consts::signal::{SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH},
+    consts::signal::{
+        SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH,
+    },
     iterator::{SignalsInfo, exfiltrator::WithOrigin},
     low_level::{
         raise,
@@ -178,8 +180,9 @@ fn ignored_signals() -> u64 {
     mask.and_then(|mask| u64::from_str_radix(mask.trim(), 16).ok()).unwrap_or(0)
 }
 
-/// SIGTTIN and SIGTTOU stay with the kernel: they stop the whole group by themselves.
-const PASSED_ON: [i32; 9] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGTSTP, SIGCONT];
+/// SIGTTIN and SIGTTOU stay with the kernel: they stop the whole group by themselves. SIGCONT takes effect when it
+/// is sent; passed on later, it would undo a stop that came in between.
+const PASSED_ON: [i32; 8] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM, SIGUSR1, SIGUSR2, SIGWINCH, SIGTSTP];
 const ENDING: [i32; 4] = [SIGHUP, SIGINT, SIGQUIT, SIGTERM];
 /// A signal to the group and its copy from the front are no further apart, however busy the machine is.
 const SAME: Duration = Duration::from_secs(2);
