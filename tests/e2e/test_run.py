@@ -178,6 +178,9 @@ def test_a_shell_stops_and_continues_the_command(run: Runner, isolate: tuple[str
     shell.expect("prompt> ")
     shell.type("fg\n")
     shell.expect("SIGCONT")
+    # Through us, so that everybody has gone on before it is stopped again.
+    os.kill(int(Path(f"/proc/{shell.process.pid}/task/{shell.process.pid}/children").read_text()), signal.SIGUSR1)
+    shell.expect("SIGUSR1")
     shell.type("\x03")
     shell.expect("SIGINT")
     shell.type("\x1a")

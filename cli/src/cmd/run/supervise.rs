@@ -13,10 +13,10 @@ use std::{
     time::{Duration, Instant},
 };
 
-use rustix::process::{Pid, Signal, WaitOptions, getppid, kill_process, wait};
+use rustix::process::{Pid, Signal, WaitId, WaitIdOptions, WaitOptions, getppid, kill_process, wait, waitid};
 use signal_hook::{
     consts::signal::{
-        SIGCHLD, SIGCONT, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH,
+        SIGCHLD, SIGHUP, SIGINT, SIGQUIT, SIGSTOP, SIGTERM, SIGTSTP, SIGUSR1, SIGUSR2, SIGWINCH,
     },
     iterator::{SignalsInfo, exfiltrator::WithOrigin},
     low_level::{
@@ -121,7 +121,11 @@ impl Supervisor {
 fn stop_with(child: Pid) {
     // Sent to this very thread, so that it is not past this line before the process has stopped.
     let _ = raise(SIGSTOP);
-    let _ = kill_process(child, Signal::CONT);
+    // A shell sends the whole group on; a second time, later, would undo a stop that came in between.
+    let gone_on = waitid(WaitId::Pid(child), WaitIdOptions::CONTINUED | WaitIdOptions::NOHANG);
+    if !matches!(gone_on, Ok(Some(_))) {
+        let _ = kill_process(child, Signal::CONT);
+    }
 }
 
 /// The child's exit code once it is over.
