@@ -5,11 +5,23 @@ use std::time::Duration;
 use aegis_broker::config::Route;
 use aegis_connectors::BodyNeed;
 use bytes::{Bytes, BytesMut};
-use http::StatusCode;
+use http::{Method, StatusCode};
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
 use crate::{framing::Request, reply::Reply};
+
+/// On HTTP/2 a request may end in a frame of its own without having a body: that frame is waited for,
+/// where a body would be refused anyway.
+pub(crate) async fn settle(session: &mut Session, request: &mut Request) {
+    if request.has_body
+        && request.unsized_h2
+        && matches!(request.method, Method::GET | Method::HEAD)
+        && ends_here(session).await
+    {
+        request.has_body = false;
+    }
+}
 
 /// What the plan asked for. A body that must not be there is refused, not passed over.
 pub(crate) async fn read(
@@ -20,6 +32,9 @@ pub(crate) async fn read(
 ) -> Result<Option<Bytes>, Reply> {
     match need {
         BodyNeed::Nothing if request.has_body => {
+            if request.unsized_h2 && ends_here(session).await {
+                return Ok(None);
+            }
             Err(Reply::refusal(StatusCode::BAD_REQUEST, "unexpected_body", "this operation takes no body"))
         }
         BodyNeed::Nothing => Ok(None),
@@ -33,7 +48,7 @@ pub(crate) async fn read(
                 return Err(too_large(bound));
             }
             proceed(session, request).await?;
-            buffer(session, bound, request.content_length, route.body_timeout).await.map(Some)
+            buffer(session, bound, request, route.body_timeout).await.map(Some)
         }
         BodyNeed::Buffer { .. } => Ok(Some(Bytes::new())),
     }
@@ -43,9 +58,10 @@ pub(crate) async fn read(
 pub(crate) async fn buffer(
     session: &mut Session,
     bound: usize,
-    length: Option<u64>,
+    request: &Request,
     limit: Duration,
 ) -> Result<Bytes, Reply> {
+    let length = request.content_length;
     let deadline = Instant::now() + limit;
     let mut read = BytesMut::new();
     // Pingora sends a body that was read before the decision only out of its retry buffer of
@@ -88,7 +104,8 @@ pub(crate) async fn buffer(
             "a body of more than 64 KiB needs a `Content-Length`",
         ));
     }
-    if length.is_none() && read.is_empty() {
+    // HTTP/2 needs no length to say that there is nothing.
+    if length.is_none() && read.is_empty() && !request.unsized_h2 {
         return Err(Reply::closing(
             StatusCode::BAD_REQUEST,
             "bad_body_framing",
@@ -96,6 +113,18 @@ pub(crate) async fn buffer(
         ));
     }
     Ok(read.freeze())
+}
+
+/// Whether the body turns out to be empty.
+async fn ends_here(session: &mut Session) -> bool {
+    let deadline = Instant::now() + DRAIN_TIME;
+    loop {
+        match timeout_at(deadline, session.read_request_body()).await {
+            Ok(Ok(Some(chunk))) if chunk.is_empty() => {}
+            Ok(Ok(None)) => return true,
+            Ok(Ok(Some(_)) | Err(_)) | Err(_) => return false,
+        }
+    }
 }
 
 /// Reads what is left of a refused request's body, so that the client gets to read the refusal.

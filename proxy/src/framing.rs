@@ -33,6 +33,8 @@ pub(crate) struct Request {
     pub(crate) credentials: HeaderMap,
     pub(crate) content_length: Option<u64>,
     pub(crate) has_body: bool,
+    /// HTTP/2, and the body's length is not known.
+    pub(crate) unsized_h2: bool,
     pub(crate) expects_continue: bool,
     pub(crate) trace: Trace,
     pub(crate) declared_trust: Option<SourceTrust>,
@@ -89,6 +91,7 @@ pub(crate) fn read(session: &Session, conn: &ConnState) -> Result<Request, Reply
         absolute: named.is_some(),
         content_length,
         has_body,
+        unsized_h2: head.version == Version::HTTP_2 && content_length.is_none(),
         expects_continue: expects_continue(&head.headers)?,
         trace: trace(&headers, &head.headers)?,
         declared_trust: declared_trust(&head.headers)?,

@@ -42,8 +42,9 @@ pub(crate) struct Gate {
 impl Gate {
     /// From bytes to a leased permit, or to the reply that refuses. Nothing is sent upstream before this is `Ok`.
     async fn decide(&self, session: &mut Session, x: &mut Exchange) -> Result<(), Reply> {
-        let request = framing::read(session, &x.conn)?;
+        let mut request = framing::read(session, &x.conn)?;
         x.frame(&request);
+        body::settle(session, &mut request).await;
         way::agree(&request, &x.conn)?;
         let snapshot = self.broker.snapshot();
         if way::is_api(&snapshot, &request, &x.conn) {

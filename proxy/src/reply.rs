@@ -165,7 +165,7 @@ impl Gate {
             return Reply::closing(StatusCode::BAD_REQUEST, "client_gone", "the client closed the connection");
         }
         let body = if request.has_body {
-            match body::buffer(session, API_BODY, request.content_length, API_TIME).await {
+            match body::buffer(session, API_BODY, request, API_TIME).await {
                 Ok(body) => body,
                 Err(refusal) => return refusal,
             }

@@ -13,6 +13,8 @@ mod permitted;
 mod root;
 mod rotation;
 mod status;
+#[cfg(test)]
+mod tests;
 
 use std::{path::PathBuf, sync::Arc};
 

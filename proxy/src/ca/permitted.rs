@@ -18,7 +18,7 @@ impl Permitted {
         Self::from_hosts(snapshot.hosts.names().chain(own.iter().map(String::as_str)))
     }
 
-    fn from_hosts<'a>(hosts: impl Iterator<Item = &'a str>) -> Self {
+    pub(super) fn from_hosts<'a>(hosts: impl Iterator<Item = &'a str>) -> Self {
         let mut permitted = Self::default();
         for host in hosts {
             match host.parse() {
