@@ -104,7 +104,8 @@ pub(crate) async fn consume(
     .await
 }
 
-/// A new token for the agent itself. It can shorten a token's life and never lengthen it.
+/// A new token for the agent itself. It can shorten a token's life and never lengthen it. A session's token cannot
+/// be rotated: what came of it would outlive the session.
 #[utoipa::path(post, path = "/v1/agents/self/rotate", tag = "agent", request_body = Option<RotateSelf>,
     responses((status = 200, body = IssuedToken)), security(("agent" = [])))]
 pub(crate) async fn rotate_self(
@@ -114,6 +115,9 @@ pub(crate) async fn rotate_self(
 ) -> Result<Json<IssuedToken>, Failure> {
     let body = request.optional_json::<RotateSelf>().await.map_err(|e| caller.deny(e))?;
     let token = &caller.identity.token;
+    if token.session_id.is_some() {
+        return Err(caller.deny(ApiError::WrongRole("a session's token is renewed by whoever started the session")));
+    }
     let life = token.expires_at.0.saturating_sub(token.created_at.0) / 1000;
     let ttl = body.ttl_seconds.unwrap_or(life);
     if ttl > life {

@@ -129,6 +129,29 @@ pub(crate) struct IssuedToken {
     pub expires_at: String,
 }
 
+/// A session and its token, shown once.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct IssuedSession {
+    /// `run_…`, also the `run_id` of every receipt that the token leaves.
+    pub session_id: String,
+    pub agent_id: String,
+    /// `aegis_agt_…`
+    pub agent_token: String,
+    /// When it ends unless it is renewed.
+    #[schema(format = DateTime)]
+    pub expires_at: String,
+}
+
+/// A session.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Session {
+    pub session_id: String,
+    pub agent_id: String,
+    /// When it ends unless it is renewed.
+    #[schema(format = DateTime)]
+    pub expires_at: String,
+}
+
 /// An agent.
 #[derive(Debug, Serialize, ToSchema)]
 pub(crate) struct Agent {

@@ -115,13 +115,30 @@ impl<S: Send + Sync> FromRequestParts<S> for Id {
     type Rejection = Failure;
 
     async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
-        let bad =
-            || ApiError::invalid("bad_id", "the id in the path must be 1 to 128 letters, digits, `_`, `-` or `.`");
-        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| bad())?;
-        let fits =
-            (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b));
-        if fits { Ok(Self(id)) } else { Err(bad().into()) }
+        let Path(id) = Path::<String>::from_request_parts(parts, state).await.map_err(|_| bad_id())?;
+        if fits(&id) { Ok(Self(id)) } else { Err(bad_id().into()) }
     }
+}
+
+/// The two ids in a path: whose, and which.
+pub(crate) struct Ids(pub(crate) String, pub(crate) String);
+
+impl<S: Send + Sync> FromRequestParts<S> for Ids {
+    type Rejection = Failure;
+
+    async fn from_request_parts(parts: &mut Parts, state: &S) -> Result<Self, Failure> {
+        let path = Path::<(String, String)>::from_request_parts(parts, state).await;
+        let Path((whose, which)) = path.map_err(|_| bad_id())?;
+        if fits(&whose) && fits(&which) { Ok(Self(whose, which)) } else { Err(bad_id().into()) }
+    }
+}
+
+fn fits(id: &str) -> bool {
+    (1..=128).contains(&id.len()) && id.bytes().all(|b| b.is_ascii_alphanumeric() || b"_-.".contains(&b))
+}
+
+fn bad_id() -> ApiError {
+    ApiError::invalid("bad_id", "the id in the path must be 1 to 128 letters, digits, `_`, `-` or `.`")
 }
 
 /// A page size.

@@ -6,6 +6,7 @@ use aegis_broker::{
     agents::Enrolled,
     config::{Problem as ConfigProblem, Severity},
     record::{ApprovalNote, DecisionRecord, ReceiptRef},
+    sessions::Session,
     store::{AgentRecord, ApprovalRecord, PersonRecord, ProjectedLeaf},
 };
 use aegis_connectors::Entry;
@@ -13,8 +14,8 @@ use aegis_receipts::{StoredLeaf, receipt_id};
 use jiff::fmt::temporal::DateTimePrinter;
 
 use crate::answers::{
-    Action, Agent, Approval, ApprovalSummary, Approver, ConfigFinding, Credential, Decision, IssuedToken, Receipt,
-    RecordedDecision, RecordedLeaf, RiskAnswer,
+    Action, Agent, Approval, ApprovalSummary, Approver, ConfigFinding, Credential, Decision, IssuedSession,
+    IssuedToken, Receipt, RecordedDecision, RecordedLeaf, RiskAnswer,
 };
 
 /// RFC 3339, UTC, milliseconds.
@@ -71,6 +72,17 @@ impl From<Enrolled> for IssuedToken {
             agent_id: e.agent.agent_id,
             agent_token: String::from_utf8_lossy(e.token.expose()).into_owned(),
             expires_at: instant(e.expires_at),
+        }
+    }
+}
+
+impl From<Session> for IssuedSession {
+    fn from(s: Session) -> Self {
+        Self {
+            session_id: s.session_id,
+            agent_id: s.agent_id,
+            agent_token: String::from_utf8_lossy(s.token.expose()).into_owned(),
+            expires_at: instant(s.expires_at),
         }
     }
 }

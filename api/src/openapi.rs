@@ -34,7 +34,7 @@ pub(crate) async fn serve() -> impl IntoResponse {
     paths(
         agent::authorize, agent::report_outcome, agent::consume, agent::rotate_self,
         admin::register, admin::list_agents, admin::get_agent, admin::rotate, admin::freeze, admin::unfreeze,
-        admin::quarantine, admin::revoke, admin::add_approver, admin::list_approvers, admin::revoke_approver,
+        admin::quarantine, admin::revoke, admin::start_session, admin::renew_session, admin::end_session, admin::add_approver, admin::list_approvers, admin::revoke_approver,
         admin::list_approvals, admin::get_approval, admin::approve, admin::reject,
         evidence::decisions, evidence::receipts, evidence::receipt, evidence::bundle, evidence::why,
         admin::actions, admin::list_credentials, admin::put_credential, admin::remove_credential,

@@ -175,6 +175,15 @@ pub(crate) struct RotateSelf {
     pub ttl_seconds: Option<i64>,
 }
 
+/// How long a session lasts unless it is renewed.
+#[derive(Debug, Default, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct Lease {
+    /// In seconds, 1 to 3,600; 900 where not given.
+    #[serde(default)]
+    pub lease_seconds: Option<i64>,
+}
+
 /// A new root.
 #[derive(Debug, Default, Deserialize, ToSchema)]
 #[serde(deny_unknown_fields)]

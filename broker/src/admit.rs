@@ -61,7 +61,7 @@ pub enum ApprovalUse<'a> {
 pub struct Trace {
     /// W3C trace id, 32 hex digits.
     pub trace_id: Option<String>,
-    /// The run the caller names.
+    /// The run the caller names; a session's own goes before it.
     pub run_id: Option<String>,
     /// The run that started it.
     pub parent_run_id: Option<String>,

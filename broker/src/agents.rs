@@ -166,7 +166,7 @@ impl Broker {
         Ok(Enrolled { agent, token, expires_at: record.expires_at })
     }
 
-    /// A new token; earlier ones end after `overlap_seconds`. State is left as it is.
+    /// A new token; earlier ones end after `overlap_seconds`, but for those of sessions. State is left as it is.
     pub async fn rotate(
         &self,
         agent_id: &str,
@@ -257,11 +257,17 @@ impl Broker {
         Ok(())
     }
 
-    fn mint_token(&self, agent_id: &str, now: Timestamp, ttl: i64) -> Result<(Secret, TokenRecord), AgentError> {
+    pub(crate) fn mint_token(
+        &self,
+        agent_id: &str,
+        now: Timestamp,
+        ttl: i64,
+    ) -> Result<(Secret, TokenRecord), AgentError> {
         let token = token::mint(TokenKind::Agent, self.env.random.as_ref())?;
         let record = TokenRecord {
             token_hash: self.auth.hash(&String::from_utf8_lossy(token.expose())),
             agent_id: agent_id.to_owned(),
+            session_id: None,
             created_at: now,
             expires_at: now.plus_seconds(ttl),
         };

@@ -4,7 +4,7 @@ use std::{
     net::IpAddr,
     sync::{
         Arc,
-        atomic::{AtomicU8, Ordering},
+        atomic::{AtomicI64, AtomicU8, Ordering},
     },
 };
 
@@ -29,13 +29,20 @@ pub struct Identity {
     pub principal: Principal,
     bind: Vec<IpNet>,
     live: Arc<AtomicU8>,
+    /// When the token ends. A session's moves while requests are in flight.
+    until: Arc<AtomicI64>,
 }
 
 impl Identity {
+    /// The run that the token was issued for, if it was issued for one.
+    pub fn run_id(&self) -> Option<&str> {
+        self.token.session_id.as_deref()
+    }
+
     /// Why this agent may not act at `now`, if so. Checked at every step, not only at the door.
     pub fn refusal(&self, now: Timestamp) -> Option<AuthError> {
         match state_of(self.live.load(Ordering::Acquire)) {
-            AgentState::Active if now < self.token.expires_at => None,
+            AgentState::Active if now.0 < self.until.load(Ordering::Acquire) => None,
             AgentState::Active | AgentState::Expired => Some(AuthError::Expired),
             AgentState::Frozen => Some(AuthError::Frozen),
             AgentState::Quarantined => Some(AuthError::Quarantined),
@@ -117,6 +124,8 @@ struct Cache {
     by_token: HashMap<Digest, Arc<Identity>>,
     /// One cell an agent, shared by all its identities.
     live: HashMap<String, Arc<AtomicU8>>,
+    /// One cell a session, likewise.
+    sessions: HashMap<String, Arc<AtomicI64>>,
 }
 
 impl Authenticator {
@@ -185,6 +194,15 @@ impl Authenticator {
         }
     }
 
+    /// Takes a renewal or the end of a session into account, as [`Authenticator::changed`] does.
+    pub fn session_changed(&self, session_id: &str, until: Timestamp) {
+        let mut cache = self.cache.write();
+        cache.generation += 1;
+        if let Some(cell) = cache.sessions.get(session_id) {
+            cell.store(until.0, Ordering::Release);
+        }
+    }
+
     fn cached(&self, hash: &Digest) -> Option<Arc<Identity>> {
         self.cache.read().by_token.get(hash).cloned()
     }
@@ -205,13 +223,24 @@ impl Authenticator {
             cache.by_token.clear();
             // A cell that somebody still holds must stay the one that transitions reach.
             cache.live.retain(|_, live| Arc::strong_count(live) > 1);
+            cache.sessions.retain(|_, until| Arc::strong_count(until) > 1);
         }
         let live =
             cache.live.entry(agent.agent_id.clone()).or_insert_with(|| Arc::new(AtomicU8::new(agent.state as u8)));
+        let live = live.clone();
+        let until = match &token.session_id {
+            None => Arc::new(AtomicI64::new(token.expires_at.0)),
+            Some(session) => {
+                let cell = cache.sessions.entry(session.clone()).or_default();
+                cell.store(token.expires_at.0, Ordering::Release);
+                cell.clone()
+            }
+        };
         let identity = Arc::new(Identity {
             principal: principal(&agent),
             bind: agent.bind_cidr.iter().filter_map(|block| block.parse().ok()).collect(),
-            live: live.clone(),
+            live,
+            until,
             agent,
             token,
         });

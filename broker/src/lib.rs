@@ -27,6 +27,7 @@ pub mod refuse;
 pub mod reload;
 pub mod sealer;
 pub mod secret;
+pub mod sessions;
 pub mod snapshot;
 pub mod store;
 pub mod token;

@@ -176,7 +176,8 @@ impl Broker {
             request_id: ask.request_id.map(str::to_owned),
             risk: call.entry.risk,
             route: ask.scope.label().to_owned(),
-            run_id: ask.trace.run_id.clone(),
+            // What the caller names is a label; a session's token is for one run, whatever a header says.
+            run_id: ask.identity.run_id().map(str::to_owned).or_else(|| ask.trace.run_id.clone()),
             sending: call.sending.clone(),
             snapshot: ask.snapshot.hash,
             source_trust: context.trust,

@@ -15,7 +15,7 @@ use serde_json::Value;
 ///   transactions until [`Store::outbox_done`]; a crash in between makes them come again,
 ///   so the drain is at-least-once and a leaf carries the event id.
 /// - Conditional updates ([`Store::settle_approval`], [`Store::consume_approval`],
-///   [`Store::transition_agent`]) are single statements: of any number of racing calls,
+///   [`Store::transition_agent`], [`Store::end_session`]) are single statements: of any number of racing calls,
 ///   in any number of processes, exactly one succeeds.
 /// - Tokens are stored as keyed hashes only. Nothing here holds secret bytes in the clear.
 #[async_trait]
@@ -43,7 +43,7 @@ pub trait Store: Send + Sync {
         to: AgentState,
         event: &OutboxEvent,
     ) -> Result<AgentRecord, StoreError>;
-    /// Adds a token and lets all earlier tokens of the agent end at `old_until` (or sooner).
+    /// Adds a token and lets all earlier tokens of the agent that are no session's end at `old_until` (or sooner).
     async fn rotate_token(
         &self,
         agent_id: &str,
@@ -51,6 +51,27 @@ pub trait Store: Send + Sync {
         old_until: Timestamp,
         event: &OutboxEvent,
     ) -> Result<(), StoreError>;
+
+    /// Adds the token of a session; only to an active agent ([`StoreError::Conflict`] names its state).
+    async fn start_session(&self, token: &TokenRecord, event: &OutboxEvent) -> Result<(), StoreError>;
+    /// Lets a session that has not ended at `now` last until `until`, or longer if it would anyway; when it ends now.
+    /// [`StoreError::NotFound`] where the agent has no such session, [`StoreError::Conflict`] where it is over.
+    async fn renew_session(
+        &self,
+        agent_id: &str,
+        session_id: &str,
+        now: Timestamp,
+        until: Timestamp,
+        event: &OutboxEvent,
+    ) -> Result<Timestamp, StoreError>;
+    /// Ends a session at `now`; `Ok(false)` where the agent has no such session, or it is over.
+    async fn end_session(
+        &self,
+        agent_id: &str,
+        session_id: &str,
+        now: Timestamp,
+        event: &OutboxEvent,
+    ) -> Result<bool, StoreError>;
 
     /// Adds a person (approver or admin) with a token.
     async fn insert_person(&self, person: &PersonRecord, event: &OutboxEvent) -> Result<(), StoreError>;
@@ -187,7 +208,10 @@ pub struct TokenRecord {
     /// Keyed hash; the token itself is stored nowhere.
     pub token_hash: Digest,
     pub agent_id: String,
+    /// The session it is for, if it is for one; also the run's id in every receipt.
+    pub session_id: Option<String>,
     pub created_at: Timestamp,
+    /// Of a session: when it ends unless it is renewed.
     pub expires_at: Timestamp,
 }
 

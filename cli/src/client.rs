@@ -45,27 +45,36 @@ enum Way {
 impl Client {
     /// `AEGIS_ADMIN_URL` where it is set, else the gateway that holds the state folder, else the folder itself.
     pub async fn open(config: &Config, who: &As) -> Result<Self, CliError> {
-        if let Ok(base) = std::env::var("AEGIS_ADMIN_URL") {
-            let base = check_base(&base, config.danger_admin_non_loopback)?;
-            return Ok(Self { token: token(config, who)?, way: http_way(base) });
+        if let Some(client) = Self::at_named(config, who)? {
+            return Ok(client);
         }
-        let mut patience = PATIENCE;
-        loop {
-            if let Some(held) = Held::take(&config.state)? {
-                return Self::local(config, who, held).await;
-            }
-            // Whoever holds the folder serves it, or starts to, or is another short command.
-            if let Some(address) = state::admin_address(&config.state) {
-                return Ok(Self::at(address, token(config, who)?));
-            }
-            patience = patience.checked_sub(STEP).ok_or_else(|| {
-                CliError::failed(format!(
-                    "another process has `{}` open and serves no admin API; wait for it to end, or stop it",
-                    config.state.display()
-                ))
-            })?;
-            tokio::time::sleep(STEP).await;
+        match holder(config).await? {
+            Holder::Us(held) => Self::local(config, who, held).await,
+            Holder::Gateway(address) => Ok(Self::at(address, token(config, who)?)),
         }
+    }
+
+    /// The same, of a gateway that agents can use: one that runs.
+    pub async fn running(config: &Config, who: &As) -> Result<Self, CliError> {
+        if let Some(client) = Self::at_named(config, who)? {
+            return Ok(client);
+        }
+        // Looking must not make a folder.
+        if config.state.is_dir()
+            && let Holder::Gateway(address) = holder(config).await?
+        {
+            return Ok(Self::at(address, token(config, who)?));
+        }
+        Err(CliError::failed(format!(
+            "no gateway runs on `{}`; start one with `aegis serve` or `aegis dev`",
+            config.state.display()
+        )))
+    }
+
+    fn at_named(config: &Config, who: &As) -> Result<Option<Self>, CliError> {
+        let Ok(base) = std::env::var("AEGIS_ADMIN_URL") else { return Ok(None) };
+        let base = check_base(&base, config.danger_admin_non_loopback)?;
+        Ok(Some(Self { token: token(config, who)?, way: http_way(base) }))
     }
 
     /// A gateway at a known address.
@@ -138,6 +147,43 @@ impl Client {
     }
 }
 
+/// What is at the agents' door for everybody.
+pub async fn fetch(door: SocketAddr, path: &str) -> Result<Vec<u8>, CliError> {
+    let request = http::Request::get(format!("http://{door}{path}")).body(Vec::new()).map_err(failed)?;
+    let (status, bytes) =
+        tokio::task::spawn_blocking(move || over_http(&plain_agent(), request)).await.map_err(failed)??;
+    match status {
+        200 => Ok(bytes),
+        _ => Err(CliError::failed(format!("the gateway at `{door}` answers {status} to `{path}`"))),
+    }
+}
+
+/// Who has the state folder.
+enum Holder {
+    Us(Held),
+    Gateway(SocketAddr),
+}
+
+async fn holder(config: &Config) -> Result<Holder, CliError> {
+    let mut patience = PATIENCE;
+    loop {
+        if let Some(held) = Held::take(&config.state)? {
+            return Ok(Holder::Us(held));
+        }
+        // Whoever holds the folder serves it, or starts to, or is another short command.
+        if let Some(address) = state::admin_address(&config.state) {
+            return Ok(Holder::Gateway(address));
+        }
+        patience = patience.checked_sub(STEP).ok_or_else(|| {
+            CliError::failed(format!(
+                "another process has `{}` open and serves no admin API; wait for it to end, or stop it",
+                config.state.display()
+            ))
+        })?;
+        tokio::time::sleep(STEP).await;
+    }
+}
+
 fn over_http(agent: &Agent, request: http::Request<Vec<u8>>) -> Result<(u16, Vec<u8>), CliError> {
     let base = request.uri().authority().map(ToString::to_string).unwrap_or_default();
     let unreachable = |e: ureq::Error| CliError::failed(format!("the gateway at `{base}` does not answer: {e}"));
@@ -148,6 +194,10 @@ fn over_http(agent: &Agent, request: http::Request<Vec<u8>>) -> Result<(u16, Vec
 }
 
 fn http_way(base: String) -> Way {
+    Way::Http { base, agent: plain_agent() }
+}
+
+fn plain_agent() -> Agent {
     let config = Agent::config_builder()
         .http_status_as_error(false)
         .max_redirects(0)
@@ -155,7 +205,7 @@ fn http_way(base: String) -> Way {
         .proxy(None)
         .timeout_global(Some(Duration::from_secs(60)))
         .build();
-    Way::Http { base, agent: config.new_agent() }
+    config.new_agent()
 }
 
 /// The URL without a slash at the end. It is plain HTTP, so it has to stay on this machine.

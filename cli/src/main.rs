@@ -22,7 +22,11 @@ use crate::{cmd::Cli, error::CliError};
 static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
-    let cli = Cli::parse();
+    // Namespaces are entered by a process without threads, and by one that is not hardened.
+    let cli = match cmd::run_alone(Cli::parse()) {
+        Ok(code) => return code,
+        Err(cli) => cli,
+    };
     match run(cli) {
         Ok(code) => code,
         Err(error) => {

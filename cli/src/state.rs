@@ -22,9 +22,9 @@ pub const CA: &str = "ca";
 
 /// The folder, held by this process alone until dropped.
 ///
-/// Only the holder writes [`Held::publish_admin`], and it clears what an earlier holder left.
-/// So while somebody holds the folder, the address in it is that holder's or not there yet,
-/// and an admin token is never sent to whoever has a dead gateway's port now.
+/// Only the holder writes [`Held::publish`], and it clears what an earlier holder left.
+/// So while somebody holds the folder, the addresses in it are that holder's or not there yet,
+/// and a token is never sent to whoever has a dead gateway's port now.
 pub struct Held {
     folder: PathBuf,
     _lock: File,
@@ -43,34 +43,47 @@ impl Held {
             Err(TryLockError::Error(e)) => return Err(failed("lock", &path, &e)),
         }
         let held = Self { folder: folder.to_owned(), _lock: lock };
-        held.withdraw_admin()?;
+        held.withdraw()?;
         Ok(Some(held))
     }
 
-    /// Tells other commands where the admin API is.
-    pub fn publish_admin(&self, address: SocketAddr) -> Result<(), CliError> {
-        write_private(&self.folder.join(ADMIN_ADDRESS), format!("{address}\n").as_bytes())
+    /// Tells other commands where agents come in and where the admin API is. Who sees the latter sees both.
+    pub fn publish(&self, listen: SocketAddr, admin: SocketAddr) -> Result<(), CliError> {
+        write_private(&self.folder.join(LISTEN_ADDRESS), format!("{listen}\n").as_bytes())?;
+        write_private(&self.folder.join(ADMIN_ADDRESS), format!("{admin}\n").as_bytes())
     }
 
-    fn withdraw_admin(&self) -> Result<(), CliError> {
-        let path = self.folder.join(ADMIN_ADDRESS);
-        match fs::remove_file(&path) {
-            Err(e) if e.kind() != io::ErrorKind::NotFound => Err(failed("remove", &path, &e)),
-            _ => Ok(()),
+    fn withdraw(&self) -> Result<(), CliError> {
+        for name in [ADMIN_ADDRESS, LISTEN_ADDRESS] {
+            let path = self.folder.join(name);
+            match fs::remove_file(&path) {
+                Err(e) if e.kind() != io::ErrorKind::NotFound => return Err(failed("remove", &path, &e)),
+                _ => {}
+            }
         }
+        Ok(())
     }
 }
 
 impl Drop for Held {
     fn drop(&mut self) {
         // Before the lock goes: the next holder may publish its own right after.
-        let _ = self.withdraw_admin();
+        let _ = self.withdraw();
     }
 }
 
 /// Where the holder of the folder serves the admin API, if it does yet.
 pub fn admin_address(folder: &Path) -> Option<SocketAddr> {
-    fs::read_to_string(folder.join(ADMIN_ADDRESS)).ok()?.trim().parse().ok()
+    published(folder, ADMIN_ADDRESS)
+}
+
+/// Where the holder of the folder lets agents in, if it does yet.
+pub fn listen_address(folder: &Path) -> Option<SocketAddr> {
+    published(folder, LISTEN_ADDRESS)
+}
+
+fn published(folder: &Path, name: &str) -> Option<SocketAddr> {
+    fs::read_to_string(folder.join(name)).ok()?.trim().parse().ok()
 }
 
 /// Reads a token file. Refuses one that others can read: whoever could may have it already.
@@ -131,6 +144,7 @@ fn failed(doing: &str, path: &Path, error: &io::Error) -> CliError {
 
 const LOCK: &str = "lock";
 const ADMIN_ADDRESS: &str = "admin.addr";
+const LISTEN_ADDRESS: &str = "listen.addr";
 
 #[cfg(test)]
 mod tests {
@@ -141,11 +155,12 @@ mod tests {
         let folder = tempfile::tempdir().unwrap();
         let path = folder.path().join("state");
         let held = Held::take(&path).unwrap().unwrap();
-        held.publish_admin("127.0.0.1:9".parse().unwrap()).unwrap();
+        held.publish("127.0.0.1:8".parse().unwrap(), "127.0.0.1:9".parse().unwrap()).unwrap();
         assert!(Held::take(&path).unwrap().is_none());
         assert_eq!(admin_address(&path), Some("127.0.0.1:9".parse().unwrap()));
+        assert_eq!(listen_address(&path), Some("127.0.0.1:8".parse().unwrap()));
         drop(held);
-        assert_eq!(admin_address(&path), None);
+        assert_eq!((admin_address(&path), listen_address(&path)), (None, None));
         assert!(Held::take(&path).unwrap().is_some());
         assert_eq!(fs::metadata(&path).unwrap().permissions().mode() & 0o777, 0o700);
     }

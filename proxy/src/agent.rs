@@ -120,7 +120,7 @@ fn ours(credentials: &HeaderMap) -> Vec<Zeroizing<String>> {
             .map(|bytes| Zeroizing::new(String::from_utf8_lossy(&bytes).into_owned()));
         for text in [Some(text), decoded].into_iter().flatten() {
             let words = text.split(|c: char| !(c.is_ascii_alphanumeric() || c == '_'));
-            found.extend(words.filter(|w| w.starts_with(OURS)).map(|w| Zeroizing::new(w.to_owned())));
+            found.extend(words.map(unshaped).filter(|w| w.starts_with(OURS)).map(|w| Zeroizing::new(w.to_owned())));
         }
     }
     found
@@ -139,7 +139,7 @@ fn token(credentials: &HeaderMap) -> Result<Zeroizing<String>, AuthError> {
             "authorization" => from_authorization(text)?,
             // Cookies and the forward proxy's credential say nothing about the agent on a route.
             "cookie" | "proxy-authorization" => continue,
-            _ => Zeroizing::new(text.trim().to_owned()),
+            _ => Zeroizing::new(unshaped(text.trim()).to_owned()),
         };
         match &found {
             Some(earlier) if **earlier != *candidate => return Err(AuthError::Conflicting),
@@ -149,15 +149,16 @@ fn token(credentials: &HeaderMap) -> Result<Zeroizing<String>, AuthError> {
     found.ok_or(AuthError::Missing)
 }
 
-/// `Bearer x`, `token x`, or Basic with the token as user or password.
+/// `Bearer x`, `token x`, Basic with the token as user or password, or the key id of an AWS signature.
 fn from_authorization(text: &str) -> Result<Zeroizing<String>, AuthError> {
     let (scheme, rest) = text.split_once(' ').ok_or(AuthError::Unknown)?;
     match scheme.to_ascii_lowercase().as_str() {
-        "bearer" | "token" => Ok(Zeroizing::new(rest.trim().to_owned())),
+        "bearer" | "token" => Ok(Zeroizing::new(unshaped(rest.trim()).to_owned())),
         "basic" => {
             let decoded = Zeroizing::new(STANDARD.decode(rest.trim()).map_err(|_| AuthError::Unknown)?);
             let pair = std::str::from_utf8(&decoded).map_err(|_| AuthError::Unknown)?;
             let (user, password) = pair.split_once(':').ok_or(AuthError::Unknown)?;
+            let (user, password) = (unshaped(user), unshaped(password));
             match (user.starts_with(PREFIX), password.starts_with(PREFIX)) {
                 (true, true) if user != password => Err(AuthError::Conflicting),
                 (true, _) => Ok(Zeroizing::new(user.to_owned())),
@@ -165,11 +166,24 @@ fn from_authorization(text: &str) -> Result<Zeroizing<String>, AuthError> {
                 (false, false) => Err(AuthError::Unknown),
             }
         }
+        // The signature is made with a placeholder and shows nothing; the id is the token.
+        "aws4-hmac-sha256" => {
+            let scope = rest.split(',').find_map(|part| part.trim().strip_prefix("Credential="));
+            let id = scope.and_then(|scope| scope.split('/').next()).filter(|id| id.starts_with(PREFIX));
+            id.map(|id| Zeroizing::new(id.to_owned())).ok_or(AuthError::Unknown)
+        }
         _ => Err(AuthError::Unknown),
     }
 }
 
+/// A token without what a tool's client wants to see before it, as `aegis run` gives it out.
+fn unshaped(text: &str) -> &str {
+    text.strip_prefix(STRIPE).filter(|rest| rest.starts_with(PREFIX)).unwrap_or(text)
+}
+
 const PREFIX: &str = "aegis_agt_";
+/// Stripe's command line takes no key without it.
+const STRIPE: &str = "sk_test_";
 /// All tokens of the gateway's own, of agents or people.
 const OURS: &str = "aegis_";
 
@@ -195,6 +209,12 @@ mod tests {
             ("authorization", basic("aegis_agt_x:x-oauth-basic")),
             ("authorization", basic("git:aegis_agt_x")),
             ("x-api-key", "aegis_agt_x".to_owned()),
+            ("authorization", "Bearer sk_test_aegis_agt_x".to_owned()),
+            ("authorization", basic("sk_test_aegis_agt_x:")),
+            (
+                "authorization",
+                "AWS4-HMAC-SHA256 Credential=aegis_agt_x/20260101/us-east-1/s3/aws4_request, Signature=0".to_owned(),
+            ),
             ("aegis-agent-token", "aegis_agt_x".to_owned()),
         ] {
             assert_eq!(read(&[(headers.0, &headers.1)]).unwrap(), "aegis_agt_x");
@@ -222,6 +242,7 @@ mod tests {
             ("authorization", "Bearer aegis_agt_x", "aegis_agt_x"),
             ("authorization", &basic, "aegis_agt_y"),
             ("authorization", "AWS4-HMAC-SHA256 Credential=aegis_agt_x/2026", "aegis_agt_x"),
+            ("authorization", "Bearer sk_test_aegis_agt_x", "aegis_agt_x"),
             ("x-api-key", "aegis_adm_x", "aegis_adm_x"),
             ("private-token", "aegis_apr_x", "aegis_apr_x"),
         ] {
@@ -238,6 +259,7 @@ mod tests {
         );
         assert_eq!(read(&[("authorization", "Negotiate abc")]), Err(AuthError::Unknown));
         assert_eq!(read(&[("authorization", "Basic !!!")]), Err(AuthError::Unknown));
+        assert_eq!(read(&[("authorization", "AWS4-HMAC-SHA256 Credential=AKIA/x")]), Err(AuthError::Unknown));
         assert_eq!(read(&[("cookie", "session=1")]), Err(AuthError::Missing));
     }
 }

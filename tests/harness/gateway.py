@@ -89,6 +89,8 @@ class Gateway:
         self.process: subprocess.Popen[bytes] | None = None
         self.listen = self.admin = self.tls = ""
         self.route_listen: dict[str, str] = {}
+        # Whose processes these are, as `subprocess` takes it; empty for the tests' own user.
+        self.user: dict[str, Any] = {}
         self._agents = 0
         self._write(extra)
 
@@ -126,7 +128,9 @@ class Gateway:
         words = [environment.aegis(), "serve", "--config", self.config, "--json"]
         with self.stdout.open("ab") as out, self.stderr.open("ab") as err:
             start_of_output = out.tell()
-            self.process = subprocess.Popen(words, stdout=out, stderr=err, cwd=self.folder, env=environment.clean())
+            self.process = subprocess.Popen(
+                words, stdout=out, stderr=err, cwd=self.folder, env=environment.clean(), **self.user
+            )
         said = self._listening(start_of_output)
         self.listen, self.admin, self.route_listen = said["listen"], said["admin"], said.get("routes", {})
         self.tls = said.get("tls") or ""
@@ -170,8 +174,9 @@ class Gateway:
         """An `aegis` subcommand on this installation."""
         command = [environment.aegis(), *words, "--config", self.config]
         done = subprocess.run(
-            command, input=stdin, capture_output=True, text=True, timeout=60, env=environment.clean(), cwd=self.folder
-        )
+            command, input=stdin, capture_output=True, text=True, timeout=60, env=environment.clean(), cwd=self.folder,
+            **self.user,
+        )  # fmt: skip
         assert not ok or done.returncode == 0, f"aegis {' '.join(words)}: {done.returncode}\n{done.stdout}{done.stderr}"
         return done
 

@@ -5,6 +5,7 @@ mod approvals;
 mod approvers;
 mod credentials;
 mod operations;
+mod sessions;
 
 use std::{future::Future, pin::Pin, sync::Arc};
 
@@ -12,7 +13,7 @@ use aegis_broker::{Broker, admit::AdmitError, reload::Reload};
 use axum::{
     Json, Router,
     extract::{FromRef, State},
-    routing::{get, post, put},
+    routing::{delete, get, post, put},
 };
 
 use crate::{
@@ -27,7 +28,7 @@ use crate::{
     requests::Search,
     throttle::Throttle,
 };
-pub(crate) use {agents::*, approvals::*, approvers::*, credentials::*, operations::*};
+pub(crate) use {agents::*, approvals::*, approvers::*, credentials::*, operations::*, sessions::*};
 
 /// Reads the configuration from where it is kept and hands it to [`Broker::reload`].
 pub type ReloadFn = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Reload, ReloadError>> + Send>> + Send + Sync>;
@@ -67,6 +68,9 @@ pub fn admin_router(broker: Arc<Broker>, admin: AdminOptions) -> Router {
         .route("/v1/agents/{id}/unfreeze", post(unfreeze))
         .route("/v1/agents/{id}/quarantine", post(quarantine))
         .route("/v1/agents/{id}/revoke", post(revoke))
+        .route("/v1/agents/{id}/sessions", post(start_session))
+        .route("/v1/agents/{id}/sessions/{session}", delete(end_session))
+        .route("/v1/agents/{id}/sessions/{session}/renew", post(renew_session))
         .route("/v1/approvers", get(list_approvers).post(add_approver))
         .route("/v1/approvers/{id}/revoke", post(revoke_approver))
         .route("/v1/approvals", get(list_approvals))

@@ -9,6 +9,7 @@ mod disk;
 mod doors;
 mod evidence;
 mod schema;
+mod sessions;
 
 use std::{
     collections::BTreeMap,

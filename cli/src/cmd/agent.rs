@@ -164,7 +164,7 @@ async fn step(context: &Context, agent: &str, verb: &str, body: Option<&Value>) 
 }
 
 /// An id is taken as it is, a key is looked up.
-async fn id_of(client: &Client, agent: &str) -> Result<String, CliError> {
+pub async fn id_of(client: &Client, agent: &str) -> Result<String, CliError> {
     if agent.starts_with("agt_") {
         return Ok(agent.to_owned());
     }

@@ -14,6 +14,7 @@ mod doctor;
 mod policy;
 mod receipts;
 mod routes;
+mod run;
 mod serve;
 mod why;
 
@@ -48,6 +49,7 @@ const AFTER: &str = "\
 Start here:
   aegis demo                       a tour on this machine, nothing to set up
   aegis dev                        a gateway with a state folder of its own
+  aegis run -- COMMAND             a command of yours through it, unchanged
   aegis actions search merge pull  what is the name of the thing I want to allow?
 
 Exit codes:
@@ -63,6 +65,8 @@ enum Command {
     Dev(dev::Args),
     /// Run the gateway
     Serve(serve::Args),
+    /// Run a command through the gateway, with a token of its own
+    Run(run::Args),
     /// Find actions in the embedded catalogs
     #[command(subcommand)]
     Actions(actions::Command),
@@ -99,6 +103,8 @@ enum Command {
     Doctor(doctor::Args),
     /// Print a completion script for a shell
     Completions(completions::Args),
+    #[command(name = "__inside", hide = true)]
+    Inside(run::inside::Args),
 }
 
 /// What every subcommand gets.
@@ -137,6 +143,14 @@ impl Context {
     }
 }
 
+/// Runs the subcommand that has to be alone in its process, if this is it.
+pub fn run_alone(cli: Cli) -> Result<ExitCode, Cli> {
+    match cli.command {
+        Command::Inside(args) => Ok(run::inside::run(&args)),
+        _ => Err(cli),
+    }
+}
+
 /// Runs the subcommand.
 pub async fn run(cli: Cli) -> Result<ExitCode, CliError> {
     let context = Context { out: Output { json: cli.json }, config: cli.config };
@@ -157,6 +171,8 @@ pub async fn run(cli: Cli) -> Result<ExitCode, CliError> {
         Command::Admin(command) => admin::run(command, &context).await,
         Command::Doctor(args) => doctor::run(args, &context).await,
         Command::Completions(args) => completions::run(args),
+        Command::Run(args) => run::run(args, &context).await,
+        Command::Inside(_) => Err(CliError::usage("this is started by `aegis run --isolate` only")),
     }
 }
 

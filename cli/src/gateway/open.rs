@@ -1,6 +1,8 @@
 //! From a state folder to a broker.
 
-use std::{collections::BTreeMap, io, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc, time::Duration};
+use std::{
+    collections::BTreeMap, io, net::SocketAddr, os::unix::fs::DirBuilderExt as _, path::Path, sync::Arc, time::Duration,
+};
 
 use aegis_action::Clock;
 use aegis_broker::{
@@ -133,9 +135,9 @@ impl Gateway {
         save_token(&path, &token)
     }
 
-    /// Tells other commands where the admin API is.
-    pub fn publish_admin(&self, address: std::net::SocketAddr) -> Result<(), CliError> {
-        self.held.publish_admin(address)
+    /// Tells other commands where the doors are.
+    pub fn publish(&self, listen: SocketAddr, admin: SocketAddr) -> Result<(), CliError> {
+        self.held.publish(listen, admin)
     }
 
     /// Records what is queued, syncs the log and closes the database.

@@ -73,7 +73,7 @@ pub async fn serve(gateway: Gateway, config: &Config) -> Result<Running, CliErro
     tasks.spawn(doors::serve_admins(listener, admins, stopping.clone()));
     tasks.spawn(watch_files(reloader, stopping.clone()));
     tasks.spawn(tick(broker.clone(), stopping));
-    gateway.publish_admin(admin)?;
+    gateway.publish(bound.listen, admin)?;
     let ca = config.in_state(state::CA).join(aegis_proxy::CaStatus::BUNDLE);
     Ok(Running { listen: bound.listen, admin, tls: bound.tls, routes: bound.routes, ca, broker, gateway, stop, tasks })
 }

@@ -11,6 +11,7 @@ pub mod people;
 pub mod projection;
 pub mod races;
 mod records;
+pub mod sessions;
 
 use std::sync::Arc;
 
@@ -52,6 +53,14 @@ macro_rules! suite {
                 rotation_ends_earlier_tokens_and_never_prolongs_them,
                 rotation_changes_the_version_that_caches_are_keyed_by,
                 agents_are_listed_oldest_first,
+            ],
+            sessions: [
+                a_session_is_a_token_of_its_own,
+                only_an_active_agent_starts_a_session,
+                a_session_is_renewed_until_it_ends_and_not_after,
+                a_session_ends_once_and_alone,
+                rotation_leaves_sessions_alone,
+                long_ended_sessions_are_forgotten,
             ],
             people: [
                 a_person_comes_back_as_they_were_added,
@@ -100,6 +109,7 @@ macro_rules! suite {
                 of_64_racing_transitions_one_succeeds,
                 of_64_racing_questions_one_is_asked,
                 of_64_racing_claims_one_is_fresh,
+                of_64_racing_ends_of_a_session_one_succeeds,
                 racing_votes_of_a_quorum_approve_once,
                 one_persons_racing_votes_count_once,
                 health_holds_while_others_write,

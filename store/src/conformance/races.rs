@@ -55,6 +55,17 @@ pub async fn of_64_racing_transitions_one_succeeds(made: &Made) {
     assert_eq!(waiting(&*made.two).await.len(), 2);
 }
 
+pub async fn of_64_racing_ends_of_a_session_one_succeeds(made: &Made) {
+    with_agent(&*made.one, "a1").await;
+    made.one.start_session(&session("a1", "run_1"), &event("start")).await.unwrap();
+    let ended = race(made, |n, store| async move {
+        store.end_session("a1", "run_1", later(1), &event(&format!("end {n}"))).await.unwrap()
+    })
+    .await;
+    assert_eq!(ended.into_iter().filter(|e| *e).count(), 1);
+    assert_eq!(waiting(&*made.two).await.len(), 3);
+}
+
 pub async fn of_64_racing_questions_one_is_asked(made: &Made) {
     with_agent(&*made.one, "a1").await;
     let ids = race(made, |n, store| async move {

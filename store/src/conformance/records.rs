@@ -46,7 +46,18 @@ pub fn agent(id: &str) -> AgentRecord {
 }
 
 pub fn token(agent_id: &str, name: &str) -> TokenRecord {
-    TokenRecord { token_hash: hash(name), agent_id: agent_id.into(), created_at: NOW, expires_at: later(3600) }
+    TokenRecord {
+        token_hash: hash(name),
+        agent_id: agent_id.into(),
+        session_id: None,
+        created_at: NOW,
+        expires_at: later(3600),
+    }
+}
+
+/// The token of a session that lasts a minute.
+pub fn session(agent_id: &str, id: &str) -> TokenRecord {
+    TokenRecord { session_id: Some(id.into()), expires_at: later(60), ..token(agent_id, &format!("token of {id}")) }
 }
 
 pub fn person(id: &str) -> PersonRecord {

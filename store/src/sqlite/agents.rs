@@ -57,7 +57,7 @@ pub async fn by_token(
     token_hash: &Digest,
 ) -> Result<Option<(AgentRecord, TokenRecord)>, StoreError> {
     let row = query(
-        "SELECT a.*, t.token_hash, t.created_at AS token_created_at, t.expires_at AS token_expires_at
+        "SELECT a.*, t.token_hash, t.session_id, t.created_at AS token_created_at, t.expires_at AS token_expires_at
          FROM agent_tokens t JOIN agents a USING (agent_id) WHERE t.token_hash = ?",
     )
     .bind(digest(token_hash))
@@ -70,6 +70,7 @@ pub async fn by_token(
     let token = TokenRecord {
         token_hash: row.digest("token_hash")?,
         agent_id: agent.agent_id.clone(),
+        session_id: row.text_opt("session_id")?,
         created_at: row.time("token_created_at")?,
         expires_at: row.time("token_expires_at")?,
     };
@@ -101,7 +102,7 @@ pub async fn transition(
     }
 }
 
-/// Adds the new token, ends the others, and forgets those that ended long ago.
+/// Adds the new token, ends the others but for those of sessions, and forgets those that ended long ago.
 pub async fn rotate_token(
     db: &mut SqliteConnection,
     agent_id: &str,
@@ -117,28 +118,34 @@ pub async fn rotate_token(
     if bumped.rows_affected() == 0 {
         return Err(refused(db, agent_id).await?);
     }
-    query("UPDATE agent_tokens SET expires_at = min(expires_at, ?) WHERE agent_id = ?")
+    query("UPDATE agent_tokens SET expires_at = min(expires_at, ?) WHERE agent_id = ? AND session_id IS NULL")
         .bind(old_until.0)
         .bind(agent_id)
         .execute(&mut *db)
         .await
         .map_err(store_error)?;
-    query("DELETE FROM agent_tokens WHERE agent_id = ? AND expires_at < ?")
-        .bind(agent_id)
-        .bind(token.created_at.plus_seconds(-KEEP_ENDED_TOKENS_SECONDS).0)
-        .execute(&mut *db)
-        .await
-        .map_err(store_error)?;
+    forget_ended_tokens(db, agent_id, token.created_at).await?;
     insert_token(db, agent_id, token).await
 }
 
-async fn insert_token(db: &mut SqliteConnection, agent_id: &str, token: &TokenRecord) -> Result<(), StoreError> {
+pub async fn forget_ended_tokens(db: &mut SqliteConnection, agent_id: &str, now: Timestamp) -> Result<(), StoreError> {
+    query("DELETE FROM agent_tokens WHERE agent_id = ? AND expires_at < ?")
+        .bind(agent_id)
+        .bind(now.plus_seconds(-KEEP_ENDED_TOKENS_SECONDS).0)
+        .execute(db)
+        .await
+        .map_err(store_error)?;
+    Ok(())
+}
+
+pub async fn insert_token(db: &mut SqliteConnection, agent_id: &str, token: &TokenRecord) -> Result<(), StoreError> {
     if token.agent_id != agent_id {
         return Err(StoreError::Conflict(format!("the token is not one of agent `{agent_id}`")));
     }
-    query("INSERT INTO agent_tokens (token_hash, agent_id, created_at, expires_at) VALUES (?, ?, ?, ?)")
+    query("INSERT INTO agent_tokens (token_hash, agent_id, session_id, created_at, expires_at) VALUES (?, ?, ?, ?, ?)")
         .bind(digest(&token.token_hash))
         .bind(&token.agent_id)
+        .bind(&token.session_id)
         .bind(token.created_at.0)
         .bind(token.expires_at.0)
         .execute(db)

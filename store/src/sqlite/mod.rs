@@ -8,6 +8,7 @@ mod outbox;
 mod people;
 mod projection;
 mod row;
+mod sessions;
 
 use std::path::Path;
 
@@ -149,6 +150,44 @@ impl Store for SqliteStore {
         agents::rotate_token(&mut tx, agent_id, token, old_until).await?;
         outbox::add(&mut tx, event).await?;
         commit(tx).await
+    }
+
+    async fn start_session(&self, token: &TokenRecord, event: &OutboxEvent) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        sessions::start(&mut tx, token).await?;
+        outbox::add(&mut tx, event).await?;
+        commit(tx).await
+    }
+
+    async fn renew_session(
+        &self,
+        agent_id: &str,
+        session_id: &str,
+        now: Timestamp,
+        until: Timestamp,
+        event: &OutboxEvent,
+    ) -> Result<Timestamp, StoreError> {
+        let mut tx = self.begin().await?;
+        let until = sessions::renew(&mut tx, agent_id, session_id, now, until).await?;
+        outbox::add(&mut tx, event).await?;
+        commit(tx).await?;
+        Ok(until)
+    }
+
+    async fn end_session(
+        &self,
+        agent_id: &str,
+        session_id: &str,
+        now: Timestamp,
+        event: &OutboxEvent,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        if !sessions::end(&mut tx, agent_id, session_id, now).await? {
+            return Ok(false);
+        }
+        outbox::add(&mut tx, event).await?;
+        commit(tx).await?;
+        Ok(true)
     }
 
     async fn insert_person(&self, person: &PersonRecord, event: &OutboxEvent) -> Result<(), StoreError> {
