@@ -9,7 +9,7 @@ use http::StatusCode;
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{framing::Request, reply::Reply};
+use crate::{framing::Request, peer::Kind, reply::Reply};
 
 /// What the plan asked for. A body that must not be there is refused, not passed over.
 pub(crate) async fn read(
@@ -96,6 +96,15 @@ pub(crate) async fn buffer(
         ));
     }
     Ok(read.freeze())
+}
+
+/// How long the agent may be silent within a body that is passed on as it comes.
+pub(crate) fn pace(session: &mut Session, route: &Route, kind: Kind) {
+    let silence = match kind {
+        Kind::Http | Kind::Fact => route.body_timeout,
+        Kind::Grpc | Kind::WebSocket => route.egress.stream_idle,
+    };
+    session.set_read_timeout(Some(silence));
 }
 
 /// Reads what is left of a refused request's body, so that the client gets to read the refusal.

@@ -13,7 +13,7 @@ use http::{HeaderMap, HeaderName, Method, StatusCode, Version, header};
 use pingora_core::protocols::http::ServerSession;
 use pingora_proxy::Session;
 
-use crate::{conn::ConnState, reply::Reply};
+use crate::{conn::ConnState, exchange::Exchange, grpc, reply::Reply, websocket};
 
 /// A head that passed.
 pub(crate) struct Request {
@@ -30,6 +30,9 @@ pub(crate) struct Request {
     pub(crate) content_length: Option<u64>,
     pub(crate) has_body: bool,
     pub(crate) expects_continue: bool,
+    /// A WebSocket handshake, checked.
+    pub(crate) websocket: bool,
+    pub(crate) version: Version,
     pub(crate) trace: Trace,
     pub(crate) declared_trust: Option<SourceTrust>,
 }
@@ -40,9 +43,8 @@ pub(crate) fn read(session: &Session) -> Result<Request, Reply> {
         check_wire(&h1.get_headers_raw_bytes())?;
     }
     let head = session.req_header();
-    if head.headers.contains_key(header::UPGRADE) {
-        return Err(bad("upgrade_refused", "no route takes a protocol upgrade"));
-    }
+    let websocket =
+        websocket::asked_for(&head.method, head.version, &head.headers).map_err(|why| bad("upgrade_refused", why))?;
     if ![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2].contains(&head.version) {
         return Err(bad("bad_version", "unsupported HTTP version"));
     }
@@ -72,6 +74,8 @@ pub(crate) fn read(session: &Session) -> Result<Request, Reply> {
         content_length,
         has_body,
         expects_continue: expects_continue(&head.headers)?,
+        websocket,
+        version: head.version,
         trace: trace(&headers, &head.headers)?,
         declared_trust: declared_trust(&head.headers)?,
         headers,
@@ -101,6 +105,23 @@ pub(crate) fn route(snapshot: &Snapshot, request: &Request, conn: &ConnState) ->
         .filter(|_| request.path.strip_prefix('/').is_some_and(|p| p.starts_with(name)))
         .cloned()
         .ok_or_else(|| Reply::refusal(StatusCode::NOT_FOUND, "unknown_route", "no route of that name or host"))
+}
+
+/// Whether the route takes what the request wants to become.
+pub(crate) fn suits(request: &Request, x: &Exchange) -> Result<(), Reply> {
+    let egress = &x.route()?.egress;
+    if !egress.websocket {
+        no_upgrade(request)?;
+    }
+    if egress.grpc && grpc::is_grpc(&request.headers) && request.version != Version::HTTP_2 {
+        return Err(bad("grpc_needs_http2", "gRPC has its status in trailers, which need HTTP/2"));
+    }
+    Ok(())
+}
+
+/// Where nothing takes an upgrade.
+pub(crate) fn no_upgrade(request: &Request) -> Result<(), Reply> {
+    if request.websocket { Err(bad("upgrade_refused", "this takes no protocol upgrade")) } else { Ok(()) }
 }
 
 /// The grammar that knows the request: the route's own, else generic HTTP where the route says so.

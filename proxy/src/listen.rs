@@ -11,13 +11,19 @@ use aegis_broker::Broker;
 use bytes::Bytes;
 use futures_util::future::BoxFuture;
 use pingora_core::{
+    apps::HttpServerOptions,
     server::{Fds, configuration::ServerConf},
     services::{Service as _, listening::Service},
 };
 use pingora_proxy::http_proxy;
 use tokio::{sync::watch, task::JoinSet};
 
-use crate::{conn::Doorway, dial::Dialer, path::Gate};
+use crate::{
+    conn::Doorway,
+    dial::{self, Dialer},
+    lifeline::Tied,
+    path::Gate,
+};
 
 /// The HTTP API for agents, called in-process.
 pub type AgentApi =
@@ -78,11 +84,13 @@ pub async fn serve(
         }
     }
     // The default would sleep five minutes at every end.
-    let conf = Arc::new(ServerConf { grace_period_seconds: Some(0), max_retries: 1, ..ServerConf::default() });
+    let conf =
+        Arc::new(ServerConf { grace_period_seconds: Some(0), max_retries: dial::TRIES, ..ServerConf::default() });
     let gate = Gate { broker: broker.clone(), dialer: options.dialer, api: options.api };
     let app = Arc::new(http_proxy(&conf, gate));
     for (route, (listener, addr)) in listeners {
-        let doorway = Doorway { inner: app.clone(), broker: broker.clone(), route: route.clone() };
+        let tied = Arc::new(Tied { inner: app.clone(), options: options_for(&broker, route.as_deref()) });
+        let doorway = Doorway { inner: tied, broker: broker.clone(), route: route.clone() };
         let name = addr.to_string();
         let mut service = Service::new(route.unwrap_or_else(|| "agents".into()), doorway);
         service.add_tcp(&name);
@@ -94,6 +102,15 @@ pub async fn serve(
         });
     }
     Ok(bound)
+}
+
+/// A route that takes gRPC takes it on its own port without TLS as well, where clients speak HTTP/2 unasked.
+fn options_for(broker: &Broker, route: Option<&str>) -> HttpServerOptions {
+    let snapshot = broker.snapshot();
+    let route = route.and_then(|name| snapshot.by_name(name)).and_then(|scope| scope.route.clone());
+    let mut options = HttpServerOptions::default();
+    options.h2c = route.is_some_and(|r| r.egress.grpc);
+    options
 }
 
 fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ProxyError> {
