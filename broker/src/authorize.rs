@@ -219,9 +219,11 @@ impl Broker {
         else {
             return false;
         };
-        let received = report
-            .result_digest
-            .map(|sha256| Transfer { bytes: report.result_bytes.unwrap_or(0), sha256: Some(sha256) });
+        let received = report.result_digest.map(|sha256| Transfer {
+            bytes: report.result_bytes.unwrap_or(0),
+            frames: None,
+            sha256: Some(sha256),
+        });
         let ended: Timestamp = self.env.clock.now();
         open.ticket.close(Outcome { received, ..Outcome::ended(report.status, ended) });
         true

@@ -1,8 +1,12 @@
 //! `routes.toml`: as written, and as meant. Every problem is reported at once, with its line.
 
+mod egress;
+mod files;
 mod read;
 mod route;
 
+pub use egress::{ClientCertificate, ClientKey, Egress, Roots, UpstreamProxy};
+pub use files::NamedFiles;
 pub use read::{Problem, Severity};
 pub use route::{
     ApiDefaults, ConnectorKind, CredentialKind, CredentialSpec, Injection, ProxyAuth, Route, RouteConfig,

@@ -31,9 +31,20 @@ pub struct Credential {
     pub echoes: Arc<Echoes>,
 }
 
+/// Everything a permit opens for one request.
+#[derive(Debug, Clone, Default)]
+pub struct Secrets {
+    /// What is injected.
+    pub credential: Option<Arc<Credential>>,
+    /// The key of the route's client certificate, where a vault holds it.
+    pub client_key: Option<Arc<Credential>>,
+    /// What the route's upstream proxy asks for.
+    pub proxy: Option<Arc<Credential>>,
+}
+
 impl Credential {
     /// Joins a declaration and a lease; a value that cannot be sent safely is refused.
-    pub(crate) fn new(spec: &Arc<CredentialSpec>, leased: Leased) -> Result<Self, VaultError> {
+    pub fn new(spec: &Arc<CredentialSpec>, leased: Leased) -> Result<Self, VaultError> {
         if leased.value.is_empty() || leased.value.expose().iter().any(|b| *b < 0x20 || *b == 0x7f) {
             return Err(VaultError::Sealed(format!("the value of `{}` is empty or has control bytes", spec.name)));
         }
@@ -62,12 +73,21 @@ impl Credential {
             CredentialKind::Header { name, prefix } => {
                 (name.clone(), joined(&[prefix.as_bytes(), self.value.expose()]))
             }
-            CredentialKind::Query { .. } => return Ok(None),
+            CredentialKind::Query { .. } | CredentialKind::ClientKey => return Ok(None),
         };
         let mut value = HeaderValue::from_bytes(&text)
             .map_err(|_| VaultError::Sealed(format!("the value of `{}` cannot stand in a header", self.id)))?;
         value.set_sensitive(true);
         Ok(Some((name, value)))
+    }
+
+    /// The private key (PKCS#8, SEC1 or PKCS#1 DER) that it is, where it is one.
+    pub fn client_key(&self) -> Result<Secret, VaultError> {
+        let unusable = || VaultError::Sealed(format!("`{}` is not a private key in base64 on one line", self.id));
+        match self.spec.kind {
+            CredentialKind::ClientKey => STANDARD.decode(self.value.expose()).map(Secret::new).map_err(|_| unusable()),
+            _ => Err(unusable()),
+        }
     }
 
     /// Adds it to path and query, where that is how it is sent.
@@ -87,13 +107,17 @@ pub struct Echoes {
     automaton: AhoCorasick,
     patterns: Vec<Zeroizing<Vec<u8>>>,
     longest: usize,
+    /// How many bytes of a spelling say nothing of the rest.
+    loose: usize,
     /// Whether a byte starts a spelling.
     starts: [bool; 256],
 }
 
 impl Echoes {
-    fn of(kind: &CredentialKind, value: &Secret) -> Result<Self, VaultError> {
-        let raw = value.expose();
+    /// Of a value that is sent this way.
+    pub fn of(kind: &CredentialKind, value: &Secret) -> Result<Self, VaultError> {
+        // A client key never leaves the gateway: there is nothing that could come back.
+        let raw = if *kind == CredentialKind::ClientKey { &[] } else { value.expose() };
         let mut patterns: Vec<Vec<u8>> =
             vec![raw.to_vec(), hex::encode(raw).into_bytes(), hex::encode_upper(raw).into_bytes()];
         patterns.push(percent_encoding::percent_encode(raw, NON_ALPHANUMERIC).to_string().into_bytes());
@@ -116,6 +140,7 @@ impl Echoes {
         patterns.sort();
         patterns.dedup();
         let longest = patterns.iter().map(Vec::len).max().unwrap_or(0);
+        let loose = (patterns.iter().map(Vec::len).min().unwrap_or(0) / LOOSE_PART).min(LOOSE);
         let automaton = AhoCorasick::builder()
             .match_kind(MatchKind::LeftmostLongest)
             .build(&patterns)
@@ -127,7 +152,7 @@ impl Echoes {
             }
         }
         let patterns = patterns.into_iter().map(Zeroizing::new).collect();
-        Ok(Self { automaton, patterns, longest, starts })
+        Ok(Self { automaton, patterns, longest, loose, starts })
     }
 
     /// Masks every spelling in place with as many asterisks; returns how many there were.
@@ -152,6 +177,12 @@ impl Echoes {
                 starts && self.patterns.iter().any(|p| p.len() > rest.len() && p.starts_with(rest))
             })
             .map_or(0, |at| tail.len() - at)
+    }
+
+    /// How many bytes of a tail that [`Echoes::held`] counts may go on at once all the same. A stream
+    /// must not wait because its last letter happens to be the first of a credential.
+    pub fn loose(&self) -> usize {
+        self.loose
     }
 
     /// Whether any spelling is in there.
@@ -192,6 +223,10 @@ fn joined(parts: &[&[u8]]) -> Zeroizing<Vec<u8>> {
     out
 }
 
+/// At most this many bytes, and at most an eighth of the shortest spelling: less than the public
+/// prefix (`ghp_`, `sk-`) of the tokens that have one.
+const LOOSE: usize = 3;
+const LOOSE_PART: usize = 8;
 const UNRESERVED: &AsciiSet = &NON_ALPHANUMERIC.remove(b'-').remove(b'.').remove(b'_').remove(b'~');
 const QUERY: &AsciiSet = &CONTROLS
     .add(b' ')

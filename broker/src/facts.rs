@@ -9,12 +9,12 @@ use http::StatusCode;
 use moka::sync::Cache;
 use serde_json::{Map, Value};
 
-use crate::{config::Route, credential::Credential};
+use crate::{config::Route, credential::Secrets};
 
 /// Sends one request upstream on the gateway's own account and reads the whole answer.
 ///
 /// Contract: vets and dials like the request path does, follows no redirect, reads at
-/// most `max_answer` bytes, and returns within the route's time-out. `credential` goes nowhere else.
+/// most `max_answer` bytes, and returns within the route's time-out. The secrets go nowhere else.
 #[async_trait]
 pub trait Upstream: Send + Sync {
     /// Status and body, or why there is none.
@@ -22,7 +22,7 @@ pub trait Upstream: Send + Sync {
         &self,
         route: &Route,
         request: UpstreamRequest,
-        credential: Option<&Credential>,
+        secrets: &Secrets,
         max_answer: usize,
     ) -> Result<(StatusCode, Bytes), UpstreamError>;
 }

@@ -153,7 +153,7 @@ hosts = ["plain.test", "apps.test"]
     fn snapshot() -> Snapshot {
         let routes = ROUTES.replace("name = \"v1\"", "name = \"one\"");
         let policies = vec![PolicySource { file: "p.cedar".into(), text: String::new() }];
-        let sources = Sources { routes_file: "routes.toml".into(), routes, policies };
+        let sources = Sources { routes_file: "routes.toml".into(), routes, policies, files: Default::default() };
         let built = Snapshot::build(&sources, &Grammars::load());
         built.map_err(|p| format!("{p:?}")).unwrap().0
     }

@@ -53,12 +53,12 @@ impl Broker {
             return Ok(answer);
         }
         let permit = self.permit_read(ask, read)?;
-        let (credential, ticket) = self.lease(permit).await.map_err(|e| e.to_string())?;
-        let fetched = self.upstream.fetch(route, read.upstream.clone(), credential.as_deref(), MAX_ANSWER).await;
+        let (secrets, ticket) = self.lease(permit).await.map_err(|e| e.to_string())?;
+        let fetched = self.upstream.fetch(route, read.upstream.clone(), &secrets, MAX_ANSWER).await;
         let ended = self.env.clock.now();
         match fetched {
             Ok((status, body)) => {
-                let received = Some(Transfer { bytes: body.len() as u64, sha256: Some(sha256(&body)) });
+                let received = Some(Transfer { bytes: body.len() as u64, frames: None, sha256: Some(sha256(&body)) });
                 let closed = Outcome::ended(OutcomeState::Completed, ended);
                 ticket.close(Outcome { status: Some(status.as_u16()), received, ..closed });
                 let value = if status.is_success() {

@@ -11,7 +11,7 @@ use crate::{
     Broker,
     admit::Ask,
     config::CredentialSpec,
-    credential::Credential,
+    credential::{Credential, Secrets},
     identity::{AuthError, Identity},
     record::DecisionRecord,
     snapshot::Scope,
@@ -25,6 +25,8 @@ pub struct Permit {
     scope: Arc<Scope>,
     identity: Arc<Identity>,
     credential: Option<Arc<CredentialSpec>>,
+    client_key: Option<Arc<CredentialSpec>>,
+    proxy: Option<Arc<CredentialSpec>>,
     versions: Vec<(Call, Value)>,
     ticket: Ticket,
 }
@@ -38,12 +40,8 @@ impl Permit {
         mutates: bool,
         versions: Vec<Option<(Call, Value)>>,
     ) -> Self {
-        let credential = ask
-            .scope
-            .route
-            .as_ref()
-            .and_then(|route| route.credential.as_ref())
-            .and_then(|name| ask.snapshot.config.credentials.get(name).cloned());
+        let route = ask.scope.route.as_ref();
+        let spec = |name: Option<&String>| name.and_then(|name| ask.snapshot.config.credentials.get(name).cloned());
         let ticket = Ticket {
             log: broker.log.clone(),
             decision_id: record.decision_id.clone(),
@@ -59,7 +57,9 @@ impl Permit {
         Self {
             scope: ask.scope.clone(),
             identity: ask.identity.clone(),
-            credential,
+            credential: spec(route.and_then(|r| r.credential.as_ref())),
+            client_key: spec(route.and_then(|r| r.egress.client_key_credential())),
+            proxy: spec(route.and_then(|r| r.egress.proxy.as_ref()?.credential.as_ref())),
             versions: versions.into_iter().flatten().collect(),
             ticket,
         }
@@ -194,26 +194,31 @@ pub enum LeaseError {
 }
 
 impl Broker {
-    /// Spends a permit: the credential, and the ticket that is owed for it.
+    /// Spends a permit: what it opens, and the ticket that is owed for it.
     ///
     /// The agent's state is looked at once more: nothing leaves the vault for an agent that was
     /// frozen or revoked since the decision.
-    pub async fn lease(&self, permit: Permit) -> Result<(Option<Arc<Credential>>, Ticket), LeaseError> {
+    pub async fn lease(&self, permit: Permit) -> Result<(Secrets, Ticket), LeaseError> {
         if let Some(refusal) = permit.identity.refusal(self.env.clock.now()) {
             return Err(refusal.into());
         }
-        let Permit { credential, mut ticket, .. } = permit;
-        let credential = match credential {
-            None => None,
-            Some(spec) => {
-                let credential = self.open_credential(&spec).await?;
-                ticket.credential =
-                    Some(CredentialUse { id: credential.id.clone(), version: credential.version.clone() });
-                Some(credential)
-            }
+        let Permit { credential, client_key, proxy, mut ticket, .. } = permit;
+        let secrets = Secrets {
+            credential: self.open(credential).await?,
+            client_key: self.open(client_key).await?,
+            proxy: self.open(proxy).await?,
         };
+        ticket.credential =
+            secrets.credential.as_ref().map(|c| CredentialUse { id: c.id.clone(), version: c.version.clone() });
         ticket.sent = true;
-        Ok((credential, ticket))
+        Ok((secrets, ticket))
+    }
+
+    async fn open(&self, spec: Option<Arc<CredentialSpec>>) -> Result<Option<Arc<Credential>>, LeaseError> {
+        match spec {
+            None => Ok(None),
+            Some(spec) => self.open_credential(&spec).await.map(Some),
+        }
     }
 
     /// What is remembered is the last lease of a declaration, with the matcher built for it: it

@@ -14,7 +14,7 @@ use foldhash::HashMap;
 use http::HeaderValue;
 
 use crate::{
-    config::{self, ConnectorKind, Problem, Route, RouteConfig, Severity, Unmapped},
+    config::{self, ConnectorKind, NamedFiles, Problem, Route, RouteConfig, Severity, Unmapped},
     hosts::Hosts,
     policy::{self, PolicyEngine, PolicySource},
 };
@@ -26,6 +26,8 @@ pub struct Sources {
     pub routes_file: String,
     /// Its text.
     pub routes: String,
+    /// The files that the routes name.
+    pub files: NamedFiles,
     /// The policy files, in name order.
     pub policies: Vec<PolicySource>,
 }
@@ -99,7 +101,7 @@ impl Snapshot {
     /// Validates everything together; all problems of all files at once.
     pub fn build(sources: &Sources, grammars: &Grammars) -> Result<(Self, Vec<Problem>), Vec<Problem>> {
         let mut problems = Vec::new();
-        let config = match config::parse(&sources.routes_file, &sources.routes) {
+        let config = match config::parse(&sources.routes_file, &sources.routes, &sources.files) {
             Ok((config, warnings)) => {
                 problems.extend(warnings);
                 Some(config)
@@ -171,9 +173,18 @@ impl Snapshot {
             fallback: None,
             upstream_host: None,
         });
-        let tunnel = Arc::new(Scope { route: None, connector: grammars.tunnel.clone(), fallback: None, upstream_host: None });
+        let tunnel =
+            Arc::new(Scope { route: None, connector: grammars.tunnel.clone(), fallback: None, upstream_host: None });
         let mut text = Vec::new();
-        for part in [sources.routes.as_bytes(), &engine.hash().0] {
+        // Of the files that routes name, what others get to see: a certificate stands for its key.
+        let egress = config.routes.iter().map(|r| &r.egress);
+        let shown = egress
+            .flat_map(|e| [e.roots.as_ref().map(|r| r.fingerprint), e.client.as_ref().map(|c| c.fingerprint)])
+            .flatten()
+            .collect::<Vec<_>>();
+        let policies = engine.hash();
+        let parts = [sources.routes.as_bytes(), &policies.0].into_iter();
+        for part in parts.chain(shown.iter().map(|d| d.0.as_slice())) {
             text.extend_from_slice(&(part.len() as u64).to_be_bytes());
             text.extend_from_slice(part);
         }
@@ -190,7 +201,15 @@ fn located(problem: policy::Problem, severity: Severity) -> Problem {
 
 fn scope(route: &Arc<Route>, grammars: &Grammars) -> Scope {
     let generic = || {
-        Arc::new(HttpConnector::new(&format!("{}{}", route.upstream.origin(), route.upstream.base_path), &route.name))
+        let origin = format!("{}{}", route.upstream.origin(), route.upstream.base_path);
+        let mut connector = HttpConnector::new(&origin, &route.name);
+        if route.egress.grpc {
+            connector = connector.allow_grpc();
+        }
+        if route.egress.websocket {
+            connector = connector.allow_websocket();
+        }
+        Arc::new(connector)
     };
     let connector: Arc<dyn Connector> = match route.connector {
         ConnectorKind::Github => grammars.github.clone(),

@@ -11,7 +11,7 @@ use aegis_action::{Digest, sha256};
 use aegis_api::ReloadError;
 use aegis_broker::{
     Broker,
-    config::{Problem, Severity},
+    config::{NamedFiles, Problem, Severity},
     policy::PolicySource,
     reload::Reload,
     snapshot::Sources,
@@ -60,19 +60,19 @@ impl Files {
             Err(e) => problems.push(problem(&self.policies.name, format!("the folder cannot be read: {e}"))),
         }
         if problems.is_empty() {
-            Ok(Sources { routes_file: self.routes.name.clone(), routes, policies })
+            let files = NamedFiles::read(&parent(&self.routes.path), &routes);
+            Ok(Sources { routes_file: self.routes.name.clone(), routes, files, policies })
         } else {
             Err(problems)
         }
     }
 
-    /// Folders in which a change matters. The parent of the policy folder too: it may be replaced as a whole.
-    fn folders(&self) -> Vec<PathBuf> {
-        let parent = |path: &Path| match path.parent() {
-            Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
-            _ => PathBuf::from("."),
-        };
-        let mut folders = vec![parent(&self.routes.path), parent(&self.policies.path), self.policies.path.clone()];
+    /// Folders in which a change matters: of the files that `named` has, too. The parent of the
+    /// policy folder as well: it may be replaced as a whole.
+    fn folders(&self, named: &NamedFiles) -> Vec<PathBuf> {
+        let base = parent(&self.routes.path);
+        let mut folders = vec![base.clone(), parent(&self.policies.path), self.policies.path.clone()];
+        folders.extend(named.names().map(|name| parent(&base.join(name))));
         folders.sort();
         folders.dedup();
         folders
@@ -175,7 +175,7 @@ pub async fn watch(reloader: Arc<Reloader>, mut shutdown: watch::Receiver<bool>)
     loop {
         // Anew each time: a folder that was replaced is another one to the kernel.
         if let Some(watcher) = &mut watcher {
-            for folder in reloader.files.folders() {
+            for folder in reloader.files.folders(&reloader.broker.snapshot().sources.files) {
                 let _ = watcher.watch(&folder, RecursiveMode::NonRecursive);
             }
         }
@@ -248,6 +248,14 @@ fn fingerprint(read: &Result<Sources, Vec<Problem>>) -> Digest {
 
 fn joined(problems: &[Problem]) -> String {
     problems.iter().map(Problem::to_string).collect::<Vec<_>>().join("; ")
+}
+
+/// The folder a file is in.
+pub fn parent(path: &Path) -> PathBuf {
+    match path.parent() {
+        Some(parent) if !parent.as_os_str().is_empty() => parent.to_owned(),
+        _ => PathBuf::from("."),
+    }
 }
 
 fn read(name: &str, path: &Path, problems: &mut Vec<Problem>) -> String {

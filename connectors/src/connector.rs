@@ -76,6 +76,8 @@ pub struct Head<'a> {
     pub content_length: Option<u64>,
     /// Whether a body follows at all.
     pub has_body: bool,
+    /// Whether this is a well-formed WebSocket handshake (RFC 6455, 4.2.1): frames will go both ways.
+    pub websocket: bool,
 }
 
 /// What a head turned out to be.

@@ -378,7 +378,15 @@ fn bounds_are_larger_where_files_are_written() {
     let need = |line: &str| {
         let (method, path) = line.split_once(' ').unwrap();
         let (method, headers) = (Method::from_bytes(method.as_bytes()).unwrap(), HeaderMap::new());
-        let head = Head { method: &method, path, query: None, headers: &headers, content_length: None, has_body: true };
+        let head = Head {
+            method: &method,
+            path,
+            query: None,
+            headers: &headers,
+            content_length: None,
+            has_body: true,
+            websocket: false,
+        };
         github().plan(&head).unwrap().body
     };
     assert_eq!(need("PUT /repos/o/r/contents/a"), BodyNeed::Buffer { max: 60 << 20 });
@@ -460,7 +468,7 @@ proptest! {
         let github = github();
         let target = match &query { Some(q) => format!("{}?{q}", path.replace('?', "")), None => path.replace('?', "") };
         for method in ["GET", "POST", "PUT", "PATCH", "DELETE"] {
-            let request = Request { method, target: &target, headers: Vec::new(), body: body.clone() };
+            let request = Request { method, target: &target, body: body.clone(), ..Request::default() };
             let _ = request.send(&github);
         }
     }

@@ -146,6 +146,49 @@ fn json_is_read_and_the_rest_is_streamed() {
 }
 
 #[test]
+fn grpc_is_streamed_where_the_route_takes_it_and_refused_elsewhere() {
+    let call = Request::new("POST /pkg.Service/Call")
+        .header("content-type", "application/grpc+proto")
+        .header("grpc-timeout", "5S")
+        .header("grpc-accept-encoding", "gzip")
+        .header("x-tenant", "blue")
+        .body("xyz");
+    assert_eq!(call.refusal(&http()), "grpc_refused");
+    let mapped = call.send(&http().allow_grpc()).unwrap();
+    assert!(matches!(mapped.upstream.body, UpstreamBody::Stream));
+    assert_eq!(five(&mapped)["action"], "post");
+    assert_eq!(five(&mapped)["resource"], "https://api.example.com/pkg.Service/Call");
+    let want =
+        json!({"content_type":"application/grpc+proto","headers":{"x-tenant":"blue"},"body":{"$stream":{"bytes":3}}});
+    assert_eq!(five(&mapped)["parameters"], want);
+    assert_eq!((header(&mapped, "grpc-timeout"), header(&mapped, "grpc-accept-encoding")), (Some("5S"), None));
+    let empty = Request::new("POST /pkg.Service/Call").header("content-type", "application/grpc");
+    assert!(matches!(empty.send(&http().allow_grpc()).unwrap().upstream.body, UpstreamBody::Stream));
+    let get = Request::new("GET /pkg.Service/Call").header("content-type", "application/grpc");
+    assert_eq!(get.refusal(&http().allow_grpc()), "bad_method");
+}
+
+#[test]
+fn a_websocket_is_an_action_of_its_own() {
+    let shake = Request::new("GET /live?room=1")
+        .websocket()
+        .header("sec-websocket-protocol", "chat")
+        .header("sec-websocket-extensions", "permessage-deflate");
+    assert_eq!(shake.refusal(&http()), "upgrade_refused");
+    let mapped = shake.send(&http().allow_websocket()).unwrap();
+    assert!(matches!(mapped.upstream.body, UpstreamBody::Stream));
+    let want = json!({"tool":"http","action":"websocket","resource":"https://api.example.com/live","mutates_state":true,
+        "parameters":{"query":{"room":"1"},"headers":{"sec-websocket-protocol":"chat"},"body":{"$stream":{}}}});
+    assert_eq!(five(&mapped), want);
+    assert_eq!(header(&mapped, "sec-websocket-key"), Some("dGhlIHNhbXBsZSBub25jZQ=="));
+    assert_eq!(header(&mapped, "sec-websocket-extensions"), None);
+    // A method of that name is none.
+    assert_eq!(Request::new("UPGRADE /live").refusal(&http().allow_websocket()), "unknown_operation");
+    let plain = Request::new("GET /live").header("sec-websocket-key", "x").send(&http().allow_websocket()).unwrap();
+    assert_eq!(header(&plain, "sec-websocket-key"), None);
+}
+
+#[test]
 fn queries_are_refused_where_servers_differ() {
     for (line, reason) in [
         ("GET /a?x=1&x=2", "bad_query"),

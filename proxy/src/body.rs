@@ -9,7 +9,7 @@ use http::{Method, StatusCode};
 use pingora_proxy::Session;
 use tokio::time::{Instant, timeout_at};
 
-use crate::{framing::Request, reply::Reply};
+use crate::{framing::Request, peer::Kind, reply::Reply};
 
 /// On HTTP/2 a request may end in a frame of its own without having a body: that frame is waited for,
 /// where a body would be refused anyway.
@@ -125,6 +125,15 @@ async fn ends_here(session: &mut Session) -> bool {
             Ok(Ok(Some(_)) | Err(_)) | Err(_) => return false,
         }
     }
+}
+
+/// How long the agent may be silent within a body that is passed on as it comes.
+pub(crate) fn pace(session: &mut Session, route: &Route, kind: Kind) {
+    let silence = match kind {
+        Kind::Http | Kind::Fact => route.body_timeout,
+        Kind::Grpc | Kind::WebSocket => route.egress.stream_idle,
+    };
+    session.set_read_timeout(Some(silence));
 }
 
 /// Reads what is left of a refused request's body, so that the client gets to read the refusal.

@@ -6,7 +6,7 @@ use aegis_broker::{
     Broker,
     admit::Door,
     config::{ConnectorKind, Route},
-    credential::Credential,
+    credential::{Credential, Secrets},
     identity::Identity,
     permit::{Outcome, Ticket},
     record::DecisionRecord,
@@ -15,13 +15,19 @@ use aegis_broker::{
 use aegis_connectors::{UpstreamRequest, UriFields};
 use aegis_receipts::{OutcomeState, Transfer};
 use bytes::Bytes;
+use http::Version;
 use pingora_core::upstreams::peer::HttpPeer;
 use pingora_error::{Error, ErrorType, Result};
 
 use crate::{
     conn::{ConnState, InPath},
+    decode::Coding,
     framing::Request,
-    guard::{Digester, ResponseGuard},
+    grpc,
+    guard::{Digester, GuardFault, ResponseGuard},
+    lifeline::Lifeline,
+    messages::FrameReader,
+    peer::Kind,
     way::Way,
 };
 
@@ -39,6 +45,11 @@ pub(crate) struct Exchange {
     pub(crate) trace_id: Option<String>,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) sending: Option<Sending>,
+    pub(crate) lifeline: Lifeline,
+    /// What the request turns out to be; [`Kind::Http`] until its route says more.
+    pub(crate) kind: Kind,
+    /// The coding that answers are asked for in.
+    coding: &'static str,
     /// What of the request's path was there only to reach the route.
     prefix: String,
     /// GitHub Enterprise clients put `/api/v3` in front of every path and expect it back.
@@ -62,6 +73,9 @@ impl Exchange {
             trace_id: None,
             headers: Vec::new(),
             sending: None,
+            lifeline: Lifeline::of_request(),
+            kind: Kind::Http,
+            coding: "identity",
             prefix: String::new(),
             enterprise: false,
             in_path: None,
@@ -83,6 +97,8 @@ impl Exchange {
         if request.absolute {
             self.door = Door::Connect;
         }
+        self.coding = Coding::to_ask_for(&request.headers);
+        self.kind = if request.websocket { Kind::WebSocket } else { Kind::Http };
     }
 
     /// Takes the route: from here on refusals have its shape.
@@ -94,6 +110,10 @@ impl Exchange {
             && self.path.starts_with("/api/v3/");
         self.prefix.clone_from(prefix);
         self.scope = Some(scope.clone());
+        let takes = scope.route.as_ref().is_some_and(|r| r.egress.grpc);
+        if takes && request.version == Version::HTTP_2 && grpc::is_grpc(&request.headers) {
+            self.kind = Kind::Grpc;
+        }
     }
 
     pub(crate) fn decided(&mut self, record: &DecisionRecord) {
@@ -128,16 +148,27 @@ impl Exchange {
         self.is_head
     }
 
+    pub(crate) fn coding(&self) -> &'static str {
+        self.coding
+    }
+
     /// The outcome leaf, and the end of the request for the connection's watcher.
     pub(crate) fn close(&mut self, error: Option<&Error>) {
         if let Some(sending) = self.sending.take() {
-            sending.close(&self.broker, error);
+            sending.close(&self.broker, error.is_some());
         }
     }
 }
 
 impl Drop for Exchange {
     fn drop(&mut self) {
+        if let Some(mut sending) = self.sending.take() {
+            // Dropped on the way: its agent was contained, or the process ends.
+            if let Some(refusal) = self.lifeline.cut() {
+                sending.fail(refusal.reason());
+            }
+            sending.close(&self.broker, true);
+        }
         self.broker.metrics.in_flight.dec();
     }
 }
@@ -146,6 +177,8 @@ impl Drop for Exchange {
 pub(crate) struct Sending {
     pub(crate) request: UpstreamRequest,
     pub(crate) credential: Option<Arc<Credential>>,
+    /// Frames of the agent's, once it speaks WebSocket.
+    frames: Option<FrameReader>,
     pub(crate) status: Option<u16>,
     pub(crate) guard: ResponseGuard,
     /// Set once bytes may have reached the upstream.
@@ -153,7 +186,8 @@ pub(crate) struct Sending {
     /// The judged body is on its way.
     pub(crate) handed_over: bool,
     ticket: Ticket,
-    peer: Option<Box<HttpPeer>>,
+    /// Those that were not tried yet, the next one last.
+    peers: Vec<HttpPeer>,
     sent: Digester,
     fault: Option<&'static str>,
     pub(crate) leased: Instant,
@@ -162,34 +196,55 @@ pub(crate) struct Sending {
 impl Sending {
     pub(crate) fn new(
         request: UpstreamRequest,
-        credential: Option<Arc<Credential>>,
+        secrets: Secrets,
         ticket: Ticket,
-        peer: Box<HttpPeer>,
+        mut peers: Vec<HttpPeer>,
         urls: Option<(Arc<dyn UriFields>, (String, String))>,
     ) -> Self {
+        let credential = secrets.credential;
+        peers.reverse();
         let guard = ResponseGuard::new(credential.as_ref().map(|c| c.echoes.clone()), urls);
         Self {
             request,
             credential,
+            frames: None,
             status: None,
             guard,
             started: false,
             handed_over: false,
             ticket,
-            peer: Some(peer),
+            peers,
             sent: Digester::default(),
             fault: None,
             leased: Instant::now(),
         }
     }
 
-    /// Once only: a second dial of the same permit would be a resend.
+    /// Each once, and none once something was sent: a second dial of the same permit would be a resend.
     pub(crate) fn take_peer(&mut self) -> Result<Box<HttpPeer>> {
-        self.peer.take().ok_or_else(|| Error::explain(ErrorType::InternalError, "permit already spent"))
+        let next = if self.started { None } else { self.peers.pop() };
+        next.map(Box::new).ok_or_else(|| Error::explain(ErrorType::InternalError, "permit already spent"))
     }
 
-    pub(crate) fn note_sent(&mut self, body: Option<&Bytes>, end: bool) {
+    pub(crate) fn has_another_peer(&self) -> bool {
+        !self.started && !self.peers.is_empty()
+    }
+
+    /// The upstream has switched: what comes now, both ways, is frames.
+    pub(crate) fn switched(&mut self) {
+        self.frames = Some(FrameReader::of_client());
+        self.guard.frames();
+    }
+
+    pub(crate) fn note_sent(&mut self, body: Option<&Bytes>, end: bool) -> Result<()> {
         self.sent.push(body, end);
+        if let (Some(frames), Some(chunk)) = (&mut self.frames, body)
+            && let Err(fault) = frames.push(chunk)
+        {
+            self.fault = Some("bad_frame");
+            return Err(Error::because(ErrorType::InvalidHTTPHeader, "from the agent", fault).into_down());
+        }
+        Ok(())
     }
 
     pub(crate) fn fail(&mut self, fault: &'static str) {
@@ -203,16 +258,20 @@ impl Sending {
         })
     }
 
-    pub(crate) fn guard_body(&mut self, body: &mut Option<Bytes>, end: bool) {
-        self.guard.body(body, end);
+    pub(crate) fn guard_body(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<()> {
+        self.guard.body(body, end).map_err(|fault: GuardFault| {
+            self.fault = Some(fault.reason());
+            body.take();
+            Error::because(ErrorType::HTTPStatus(502), "the answer cannot be passed on", fault).into_up()
+        })
     }
 
-    fn close(self, broker: &Broker, error: Option<&Error>) {
-        let state = match (error, self.status, self.started) {
-            (None, Some(_), _) => OutcomeState::Completed,
-            (Some(_), _, false) => OutcomeState::Aborted,
+    fn close(self, broker: &Broker, failed: bool) {
+        let state = match (failed, self.status, self.started) {
+            (false, Some(_), _) => OutcomeState::Completed,
+            (true, _, false) => OutcomeState::Aborted,
             // The upstream's answer head came, the rest did not get through: it did what it did.
-            (Some(_), Some(_), true) if self.fault.is_some() => OutcomeState::Failed,
+            (true, Some(_), true) if self.fault.is_some() => OutcomeState::Failed,
             _ => OutcomeState::Unknown,
         };
         let masked = self.guard.masked();
@@ -222,7 +281,7 @@ impl Sending {
         let received: Option<Transfer> = self.guard.received();
         self.ticket.close(Outcome {
             status: self.status,
-            sent: self.sent.transfer(),
+            sent: self.sent.transfer(self.frames.as_ref().map(FrameReader::count)),
             received,
             tamper: if masked > 0 { Some("credential_echo".into()) } else { self.fault.map(str::to_owned) },
             ended: broker.env.clock.now(),

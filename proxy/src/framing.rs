@@ -12,8 +12,11 @@ use pingora_proxy::Session;
 
 use crate::{
     conn::{ConnState, Ingress},
+    exchange::Exchange,
+    grpc,
     reply::Reply,
     target::Target,
+    websocket,
 };
 
 /// A head that passed.
@@ -37,6 +40,9 @@ pub(crate) struct Request {
     /// HTTP/2, and the body's length is not known.
     pub(crate) unsized_h2: bool,
     pub(crate) expects_continue: bool,
+    /// A WebSocket handshake, checked.
+    pub(crate) websocket: bool,
+    pub(crate) version: Version,
     pub(crate) trace: Trace,
     pub(crate) declared_trust: Option<SourceTrust>,
 }
@@ -48,13 +54,13 @@ pub(crate) fn read(session: &Session, conn: &ConnState) -> Result<Request, Reply
         ServerSession::H1(h1) => check_wire(&h1.get_headers_raw_bytes())?,
         _ => check_fields(&head.headers)?,
     }
-    // HTTP/2 is spoken inside TLS alone.
-    if head.version == Version::HTTP_2 && head.method != Method::CONNECT && head.uri.scheme_str() != Some("https") {
-        return Err(bad("bad_scheme", "`:scheme` must be `https`"));
+    // Without TLS, HTTP/2 is spoken on the listeners of gRPC routes alone.
+    let scheme = conn.ingress().scheme();
+    if head.version == Version::HTTP_2 && head.method != Method::CONNECT && head.uri.scheme_str() != Some(scheme) {
+        return Err(bad("bad_scheme", &format!("`:scheme` must be `{scheme}`")));
     }
-    if head.headers.contains_key(header::UPGRADE) {
-        return Err(bad("upgrade_refused", "no route takes a protocol upgrade"));
-    }
+    let websocket =
+        websocket::asked_for(&head.method, head.version, &head.headers).map_err(|why| bad("upgrade_refused", why))?;
     if ![Version::HTTP_10, Version::HTTP_11, Version::HTTP_2].contains(&head.version) {
         return Err(bad("bad_version", "unsupported HTTP version"));
     }
@@ -99,6 +105,8 @@ pub(crate) fn read(session: &Session, conn: &ConnState) -> Result<Request, Reply
         has_body,
         unsized_h2: head.version == Version::HTTP_2 && content_length.is_none(),
         expects_continue: expects_continue(&head.headers)?,
+        websocket,
+        version: head.version,
         trace: trace(&headers, &head.headers)?,
         declared_trust: declared_trust(&head.headers)?,
         headers,
@@ -133,6 +141,23 @@ fn named_host(headers: &HeaderMap, named: &str) -> Result<String, Reply> {
         return Err(bad("bad_host", "`Host` and the request target differ"));
     }
     Ok(named.to_ascii_lowercase())
+}
+
+/// Whether the route takes what the request wants to become.
+pub(crate) fn suits(request: &Request, x: &Exchange) -> Result<(), Reply> {
+    let egress = &x.route()?.egress;
+    if !egress.websocket {
+        no_upgrade(request)?;
+    }
+    if egress.grpc && grpc::is_grpc(&request.headers) && request.version != Version::HTTP_2 {
+        return Err(bad("grpc_needs_http2", "gRPC has its status in trailers, which need HTTP/2"));
+    }
+    Ok(())
+}
+
+/// Where nothing takes an upgrade.
+pub(crate) fn no_upgrade(request: &Request) -> Result<(), Reply> {
+    if request.websocket { Err(bad("upgrade_refused", "this takes no protocol upgrade")) } else { Ok(()) }
 }
 
 /// The grammar that knows the request: the route's own, else generic HTTP where the route says so.

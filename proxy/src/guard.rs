@@ -1,5 +1,5 @@
-//! The answer on its way to the agent: echoes of the credential are masked across chunk borders,
-//! URLs that the schema calls URLs lead back to the gateway, and everything is hashed.
+//! The answer on its way to the agent: decoded where it must be looked into, echoes of the credential
+//! masked, URLs that the schema calls URLs led back to the gateway, and everything hashed.
 
 use std::sync::Arc;
 
@@ -10,7 +10,13 @@ use aegis_receipts::Transfer;
 use bytes::Bytes;
 use sha2::{Digest as _, Sha256};
 
-use crate::rewrite::JsonUrls;
+use crate::{
+    decode::{Coding, DecodeFault, Decoder},
+    messages::{FrameFault, FrameReader},
+    grpc::Messages,
+    rewrite::JsonUrls,
+    scrub::Scrubber,
+};
 
 /// SHA-256 and size of a body that passes by.
 #[derive(Default)]
@@ -30,21 +36,53 @@ impl Digester {
     }
 
     /// Nothing for an empty body; no digest for one that broke off.
-    pub(crate) fn transfer(&self) -> Option<Transfer> {
+    pub(crate) fn transfer(&self, frames: Option<u64>) -> Option<Transfer> {
         if self.bytes == 0 {
             return None;
         }
         let whole = self.ended.then(|| Digest(self.hash.clone().finalize().into()));
-        Some(Transfer { bytes: self.bytes, sha256: whole })
+        Some(Transfer { bytes: self.bytes, frames, sha256: whole })
     }
+}
+
+/// Why an answer is not passed on to its end.
+#[derive(Debug, thiserror::Error)]
+pub(crate) enum GuardFault {
+    #[error(transparent)]
+    Decode(#[from] DecodeFault),
+    #[error(transparent)]
+    Frame(#[from] FrameFault),
+}
+
+impl GuardFault {
+    /// Stable code, for the outcome leaf.
+    pub(crate) fn reason(&self) -> &'static str {
+        match self {
+            Self::Decode(DecodeFault::Malformed) => "bad_encoding",
+            Self::Decode(DecodeFault::Bomb) => "decompression_bomb",
+            Self::Frame(_) => "bad_frame",
+        }
+    }
+}
+
+/// What the bytes of a body are, as far as it matters for looking into them.
+enum Shape {
+    Plain,
+    /// Encoded; goes on decoded.
+    Encoded(Decoder),
+    /// gRPC messages: each goes on when it is whole.
+    Messages(Messages),
+    /// WebSocket frames.
+    Frames(Box<FrameReader>),
 }
 
 /// Guards one answer.
 pub(crate) struct ResponseGuard {
     echoes: Option<Arc<Echoes>>,
+    scrubber: Option<Scrubber>,
+    shape: Shape,
     urls: Option<(Arc<dyn UriFields>, String, String)>,
     active_urls: Option<JsonUrls>,
-    held: Vec<u8>,
     masked: u64,
     received: Digester,
 }
@@ -52,7 +90,16 @@ pub(crate) struct ResponseGuard {
 impl ResponseGuard {
     pub(crate) fn new(echoes: Option<Arc<Echoes>>, urls: Option<(Arc<dyn UriFields>, (String, String))>) -> Self {
         let urls = urls.map(|(fields, (from, to))| (fields, from, to));
-        Self { echoes, urls, active_urls: None, held: Vec::new(), masked: 0, received: Digester::default() }
+        let scrubber = echoes.clone().map(Scrubber::new);
+        Self {
+            echoes,
+            scrubber,
+            shape: Shape::Plain,
+            urls,
+            active_urls: None,
+            masked: 0,
+            received: Digester::default(),
+        }
     }
 
     /// Schema and base URLs, where answers lead back to the gateway.
@@ -67,6 +114,21 @@ impl ResponseGuard {
         self.active_urls.is_some()
     }
 
+    /// The body goes on decoded.
+    pub(crate) fn decode(&mut self, coding: Coding) {
+        self.shape = Shape::Encoded(Decoder::new(coding));
+    }
+
+    /// The body is gRPC messages.
+    pub(crate) fn messages(&mut self) {
+        self.shape = Shape::Messages(Messages::default());
+    }
+
+    /// The connection speaks WebSocket from here on.
+    pub(crate) fn frames(&mut self) {
+        self.shape = Shape::Frames(Box::new(FrameReader::of_server(self.echoes.clone())));
+    }
+
     pub(crate) fn echoes(&self) -> Option<&Arc<Echoes>> {
         self.echoes.as_ref()
     }
@@ -76,35 +138,48 @@ impl ResponseGuard {
     }
 
     pub(crate) fn masked(&self) -> u64 {
-        self.masked
+        let in_frames = if let Shape::Frames(frames) = &self.shape { frames.masked() } else { 0 };
+        self.masked + in_frames + self.scrubber.as_ref().map_or(0, Scrubber::masked)
     }
 
     pub(crate) fn received(&self) -> Option<Transfer> {
-        self.received.transfer()
+        let frames = if let Shape::Frames(frames) = &self.shape { Some(frames.count()) } else { None };
+        self.received.transfer(frames)
     }
 
-    /// One chunk in, what may go on out. Bytes are held back only while they could be the start of an echo.
-    pub(crate) fn body(&mut self, body: &mut Option<Bytes>, end: bool) {
+    /// One chunk in, what may go on out.
+    pub(crate) fn body(&mut self, body: &mut Option<Bytes>, end: bool) -> Result<(), GuardFault> {
         self.received.push(body.as_ref(), end);
-        let Some(echoes) = self.echoes.clone() else {
-            return self.rewrite(body, end);
+        let chunk = body.take().unwrap_or_default();
+        let (chunk, last) = match &mut self.shape {
+            Shape::Plain => (chunk, end),
+            Shape::Encoded(decoder) => {
+                let mut out = Vec::with_capacity(chunk.len() * 4);
+                decoder.push(&chunk, &mut out)?;
+                if end {
+                    decoder.finish()?;
+                }
+                (Bytes::from(out), end)
+            }
+            // Behind a whole message nothing is held: its receiver may be waiting for the last byte
+            // before it sends what the upstream is waiting for.
+            Shape::Messages(messages) => {
+                let whole = messages.push(&chunk);
+                (chunk, end || whole)
+            }
+            Shape::Frames(frames) => {
+                let out = frames.push(&chunk)?;
+                *body = (!out.is_empty()).then_some(out);
+                return Ok(());
+            }
         };
-        if let (Some(chunk), true) = (body.as_ref(), self.held.is_empty())
-            && !echoes.found_in(chunk)
-            && (end || echoes.held(chunk) == 0)
-        {
-            // Nothing to mask and nothing to hold: the chunk goes on as it is.
-            return self.rewrite(body, end);
-        }
-        if let Some(chunk) = body.take() {
-            self.held.extend_from_slice(&chunk);
-        }
-        self.masked += echoes.mask(&mut self.held) as u64;
-        let keep = if end { 0 } else { echoes.held(&self.held) };
-        let rest = self.held.split_off(self.held.len() - keep);
-        let out = std::mem::replace(&mut self.held, rest);
-        *body = (!out.is_empty()).then(|| Bytes::from(out));
+        let chunk = match &mut self.scrubber {
+            Some(scrubber) => scrubber.push(chunk, last),
+            None => chunk,
+        };
+        *body = (!chunk.is_empty()).then_some(chunk);
         self.rewrite(body, end);
+        Ok(())
     }
 
     fn rewrite(&mut self, body: &mut Option<Bytes>, end: bool) {

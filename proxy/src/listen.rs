@@ -21,8 +21,9 @@ use tokio::{sync::watch, task::JoinSet};
 
 use crate::{
     ca::Authority,
-    dial::Dialer,
+    dial::{self, Dialer},
     front::{Doorway, Front, Listener},
+    lifeline::Tied,
     path::Gate,
     tls::{OwnCertificate, Tls},
 };
@@ -107,18 +108,15 @@ pub async fn serve(
         }
     }
     // The default would sleep five minutes at every end.
-    let conf = Arc::new(ServerConf { grace_period_seconds: Some(0), max_retries: 1, ..ServerConf::default() });
+    let conf =
+        Arc::new(ServerConf { grace_period_seconds: Some(0), max_retries: dial::TRIES, ..ServerConf::default() });
     let gate = Gate { broker: broker.clone(), dialer: options.dialer.clone(), api: options.api };
     let mut app = http_proxy(&conf, gate);
-    let mut server = HttpServerOptions::default();
-    // A late `CONNECT` reaches the path, which refuses it on record.
-    server.allow_connect_method_proxying = true;
-    server.h2_idle_timeout = Some(H2_IDLE);
-    app.server_options = Some(server);
+    app.server_options = Some(options_for(&broker, &Listener::Agents));
     let app = Arc::new(app);
     let own = options.tls.and_then(|tls| tls.own);
     let tls = Tls::new(options.authority, own, broker.clone()).map_err(|e| ProxyError::Tls(e.to_string()))?;
-    let front = Arc::new(Front { broker, dialer: options.dialer, tls });
+    let front = Arc::new(Front { broker: broker.clone(), dialer: options.dialer, tls });
     for (listener, (socket, addr)) in listeners {
         let name = addr.to_string();
         let label = match &listener {
@@ -127,7 +125,8 @@ pub async fn serve(
             Listener::Route(route) => route,
         };
         let label = label.to_owned();
-        let mut service = Service::new(label, Doorway { inner: app.clone(), front: front.clone(), listener });
+        let tied = Arc::new(Tied { inner: app.clone(), options: options_for(&broker, &listener) });
+        let mut service = Service::new(label, Doorway { inner: tied, front: front.clone(), listener });
         service.add_tcp(&name);
         let mut fds = Fds::new();
         fds.add(name, socket.into_raw_fd());
@@ -137,6 +136,20 @@ pub async fn serve(
         });
     }
     Ok(bound)
+}
+
+/// A route that takes gRPC takes it on its own port without TLS as well, where clients speak HTTP/2 unasked.
+fn options_for(broker: &Broker, listener: &Listener) -> HttpServerOptions {
+    let mut options = HttpServerOptions::default();
+    // A late `CONNECT` reaches the path, which refuses it on record.
+    options.allow_connect_method_proxying = true;
+    options.h2_idle_timeout = Some(H2_IDLE);
+    if let Listener::Route(name) = listener {
+        let snapshot = broker.snapshot();
+        let route = snapshot.by_name(name).and_then(|scope| scope.route.as_ref());
+        options.h2c = route.is_some_and(|r| r.egress.grpc);
+    }
+    options
 }
 
 fn bind(addr: SocketAddr) -> Result<(TcpListener, SocketAddr), ProxyError> {

@@ -48,6 +48,7 @@ impl Gate {
         way::agree(&request, &x.conn)?;
         let snapshot = self.broker.snapshot();
         if way::is_api(&snapshot, &request, &x.conn) {
+            framing::no_upgrade(&request)?;
             return Err(self.answer_api(session, &request, x).await);
         }
         // Where identity is looked for and the shape of every refusal depend on the route.
@@ -57,6 +58,7 @@ impl Gate {
         };
         let scope = way.scope.clone();
         x.enter(&way, &request);
+        framing::suits(&request, x)?;
         let identity = agent::authenticate(&self.broker, &request, x).await?;
         x.identity = Some(identity.clone());
         let head = Head {
@@ -66,6 +68,7 @@ impl Gate {
             headers: &request.headers,
             content_length: request.content_length,
             has_body: request.has_body,
+            websocket: request.websocket,
         };
         let (connector, plan) = framing::plan(&scope, &head)?;
         let body = body::read(session, plan.body, &request, x.route()?).await?;
@@ -92,15 +95,17 @@ impl Gate {
         let mut request = mapped.upstream;
         permit.add_preconditions(&mut request);
         // From here the permit is spent: whatever happens next is an outcome on record.
-        let (credential, ticket) = self.broker.lease(permit).await?;
-        let peer = match self.dialer.peer(x.route()?, &identity, credential.as_deref()).await {
-            Ok(peer) => peer,
+        let (secrets, ticket) = self.broker.lease(permit).await?;
+        let peers = match self.dialer.peers(x.route()?, &identity, &secrets, x.kind).await {
+            Ok(peers) => peers,
             Err(refused) => {
                 ticket.close(upstream::nothing_sent(self.broker.env.clock.now()));
                 return Err(refused.into());
             }
         };
-        x.sending = Some(Sending::new(request, credential, ticket, peer, urls));
+        x.lifeline.tie(&self.broker, &identity);
+        body::pace(session, x.route()?, x.kind);
+        x.sending = Some(Sending::new(request, secrets, ticket, peers, urls));
         Ok(())
     }
 }
@@ -135,6 +140,12 @@ impl ProxyHttp for Gate {
         x.sending()?.take_peer()
     }
 
+    fn fail_to_connect(&self, _: &mut Session, _: &HttpPeer, x: &mut Box<Exchange>, mut e: Box<Error>) -> Box<Error> {
+        // Nothing was sent yet: the name's next address may do.
+        e.set_retry(x.sending.as_ref().is_some_and(Sending::has_another_peer));
+        e
+    }
+
     async fn upstream_request_filter(
         &self,
         _: &mut Session,
@@ -142,7 +153,7 @@ impl ProxyHttp for Gate {
         x: &mut Box<Exchange>,
     ) -> Result<()> {
         // What was judged is what is sent: nothing of the agent's own head is kept.
-        *request = upstream::rebuild(x)?;
+        *request = upstream::rebuild(request.version, x)?;
         Ok(())
     }
 
@@ -169,8 +180,7 @@ impl ProxyHttp for Gate {
             }
             UpstreamBody::Stream => {}
         }
-        sending.note_sent(body.as_ref(), end);
-        Ok(())
+        sending.note_sent(body.as_ref(), end)
     }
 
     async fn response_filter(&self, _: &mut Session, answer: &mut ResponseHeader, x: &mut Box<Exchange>) -> Result<()> {
@@ -189,9 +199,10 @@ impl ProxyHttp for Gate {
         if !end && let Some(refusal) = x.identity.as_ref().and_then(|i| i.refusal(self.broker.env.clock.now())) {
             // Contained while the answer streams: the connection ends here.
             body.take();
+            x.sending()?.fail(refusal.reason());
             return Err(Error::explain(ErrorType::HTTPStatus(refusal.status().as_u16()), "agent contained"));
         }
-        x.sending()?.guard_body(body, end);
+        x.sending()?.guard_body(body, end)?;
         Ok(None)
     }
 
@@ -199,10 +210,9 @@ impl ProxyHttp for Gate {
         &self,
         _: &mut Session,
         trailers: &mut http::HeaderMap,
-        _: &mut Box<Exchange>,
+        x: &mut Box<Exchange>,
     ) -> Result<Option<Bytes>> {
-        trailers.clear();
-        Ok(None)
+        upstream::guard_trailers(trailers, x)
     }
 
     fn error_while_proxy(

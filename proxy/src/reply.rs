@@ -13,11 +13,12 @@ use aegis_broker::{
 use aegis_connectors::{Denial, ErrorReply, Refusal};
 use bytes::Bytes;
 use http::{HeaderName, HeaderValue, StatusCode, header};
+use pingora_core::protocols::http::ServerSession;
 use pingora_error::{Error, ErrorSource, ErrorType, Result};
 use pingora_http::ResponseHeader;
 use pingora_proxy::{FailToProxy, Session};
 
-use crate::{body, dial::DialError, exchange::Exchange, framing::Request, path::Gate};
+use crate::{body, dial::DialError, exchange::Exchange, framing::Request, grpc, path::Gate, peer::Kind};
 
 /// Why a request goes no further, or the answer of the gateway's own API.
 pub(crate) enum Reply {
@@ -141,6 +142,16 @@ impl From<DialError> for Reply {
             DialError::Unresolved(_) => {
                 Self::refusal(StatusCode::BAD_GATEWAY, "upstream_unresolved", "the upstream's name cannot be resolved")
             }
+            DialError::ClientKey(_) => Self::refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "credential_unavailable",
+                "the key of the route's client certificate cannot be used",
+            ),
+            DialError::ProxyCredential(_) => Self::refusal(
+                StatusCode::SERVICE_UNAVAILABLE,
+                "credential_unavailable",
+                "the credential for the upstream proxy cannot be used",
+            ),
         }
     }
 }
@@ -229,6 +240,7 @@ pub(crate) async fn failed(broker: &Broker, session: &mut Session, e: &Error, x:
         (ErrorType::ReadTimedout | ErrorType::ConnectTimedout | ErrorType::WriteTimedout, ErrorSource::Upstream) => {
             StatusCode::GATEWAY_TIMEOUT
         }
+        (ErrorType::ReadTimedout, ErrorSource::Downstream) => StatusCode::REQUEST_TIMEOUT,
         (_, ErrorSource::Upstream) => StatusCode::BAD_GATEWAY,
         (ErrorType::WriteError | ErrorType::ReadError | ErrorType::ConnectionClosed, ErrorSource::Downstream) => {
             // Nobody is left to be told.
@@ -259,6 +271,7 @@ pub(crate) async fn failed(broker: &Broker, session: &mut Session, e: &Error, x:
                 ("upstream_timeout", "the upstream did not answer in time; whether it acted is unknown")
             }
             StatusCode::SERVICE_UNAVAILABLE => ("unrecorded", "the record cannot be written"),
+            StatusCode::REQUEST_TIMEOUT => ("body_timeout", "the request body did not arrive in time"),
             StatusCode::BAD_REQUEST => ("bad_body_framing", "the request body is cut short or badly framed"),
             StatusCode::INTERNAL_SERVER_ERROR => ("internal", "the gateway failed; see its log"),
             _ => ("upstream_unavailable", "the upstream could not be reached, or its answer could not be used"),
@@ -317,7 +330,8 @@ fn refused(
         broker.metrics.refusal(reason);
         let asked = denial(status, reason, message, None, None);
         let mut answer = match &x.scope {
-            Some(scope) if status == StatusCode::UNAUTHORIZED => scope.connector.challenge(),
+            Some(scope) if status == StatusCode::UNAUTHORIZED && x.kind != Kind::Grpc => scope.connector.challenge(),
+            Some(_) if x.kind == Kind::Grpc => shaped(x, &asked),
             Some(_) | None => challenge(x, &asked),
         };
         push(&mut answer, "aegis-reason", reason);
@@ -366,6 +380,15 @@ fn challenge(x: &Exchange, denial: &Denial) -> ErrorReply {
 }
 
 fn shaped(x: &Exchange, denial: &Denial) -> ErrorReply {
+    if x.kind == Kind::Grpc {
+        let media = (header::CONTENT_TYPE, HeaderValue::from_static("application/grpc"));
+        let status = grpc::status_of(denial).into_iter().filter_map(|(name, value)| Some((name?, value)));
+        return ErrorReply {
+            status: StatusCode::OK,
+            headers: [media].into_iter().chain(status).collect(),
+            body: Bytes::new(),
+        };
+    }
     x.scope.as_ref().map_or_else(|| problem(denial), |scope| scope.connector.denial(denial))
 }
 
@@ -402,6 +425,19 @@ fn push(answer: &mut ErrorReply, name: &'static str, value: &str) {
 }
 
 async fn write(session: &mut Session, answer: ErrorReply, is_head: bool) -> Result<()> {
+    if let ServerSession::H2(h2) = session.as_downstream_mut()
+        && answer.headers.iter().any(|(name, _)| name.as_str() == "grpc-status")
+    {
+        // gRPC clients read a status in trailers alone.
+        let (trailers, headers): (Vec<_>, Vec<_>) =
+            answer.headers.into_iter().partition(|(name, _)| name.as_str().starts_with("grpc-"));
+        let mut head = ResponseHeader::build(answer.status, Some(headers.len()))?;
+        for (name, value) in headers {
+            head.append_header(name, value)?;
+        }
+        h2.write_response_header(Box::new(head), false)?;
+        return h2.write_trailers(trailers.into_iter().collect());
+    }
     let mut head = ResponseHeader::build(answer.status, Some(answer.headers.len() + 2))?;
     for (name, value) in
         answer.headers.into_iter().filter(|(n, _)| *n != header::CONTENT_LENGTH && *n != header::TRANSFER_ENCODING)

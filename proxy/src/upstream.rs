@@ -4,17 +4,23 @@ use aegis_action::Timestamp;
 use aegis_broker::{Broker, permit::Outcome};
 use aegis_connectors::UpstreamBody;
 use aegis_receipts::OutcomeState;
-use http::{HeaderMap, HeaderName, HeaderValue, header};
+use bytes::Bytes;
+use http::{HeaderMap, HeaderName, HeaderValue, StatusCode, Version, header};
 use pingora_error::{Error, ErrorType, Result};
 use pingora_http::{RequestHeader, ResponseHeader};
 
 use crate::{
-    exchange::Exchange,
+    decode::Coding,
+    exchange::{Exchange, Sending},
+    grpc,
+    peer::Kind,
     rewrite::{moved, moved_link},
+    websocket,
 };
 
-/// The request from its one parse, with the credential.
-pub(crate) fn rebuild(x: &mut Exchange) -> Result<RequestHeader> {
+/// The request from its one parse, with the credential, for a connection of this HTTP version.
+pub(crate) fn rebuild(version: Version, x: &mut Exchange) -> Result<RequestHeader> {
+    let (kind, coding) = (x.kind, x.coding());
     let scope = x.scope.clone().ok_or_else(|| internal("no route"))?;
     let route = scope.route.as_ref().ok_or_else(|| internal("no route"))?;
     let host = scope.upstream_host.clone().ok_or_else(|| internal("no host"))?;
@@ -29,6 +35,16 @@ pub(crate) fn rebuild(x: &mut Exchange) -> Result<RequestHeader> {
     headers.insert(header::HOST, host);
     for (name, value) in &sending.request.headers {
         headers.append(name.clone(), value.clone());
+    }
+    match kind {
+        Kind::Http | Kind::Fact => {
+            // Connectors ask for plain answers; what we can take off again may come encoded.
+            headers.insert(header::ACCEPT_ENCODING, HeaderValue::from_static(coding));
+        }
+        Kind::Grpc => {
+            headers.insert(header::TE, HeaderValue::from_static("trailers"));
+        }
+        Kind::WebSocket => websocket::ask(&mut headers),
     }
     match &sending.request.body {
         UpstreamBody::Bytes(body) => {
@@ -49,6 +65,9 @@ pub(crate) fn rebuild(x: &mut Exchange) -> Result<RequestHeader> {
     let (mut head, ()) = http::Request::new(()).into_parts();
     head.uri = path.parse().map_err(|_| internal("the path is not a URI"))?;
     (head.method, head.headers) = (method, headers);
+    if version == Version::HTTP_2 {
+        head.version = version;
+    }
     sending.started = true;
     // Made from parts, it has no table of header spellings to keep beside the headers.
     Ok(head.into())
@@ -57,20 +76,20 @@ pub(crate) fn rebuild(x: &mut Exchange) -> Result<RequestHeader> {
 /// Strips, scrubs and rewrites the answer's head; refuses an answer that cannot be looked into.
 pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut Exchange) -> Result<()> {
     let route = x.scope.as_ref().map(|s| s.label().to_owned()).unwrap_or_default();
-    let is_head = x.is_head();
-    if answer.status.is_informational() {
+    let (is_head, kind) = (x.is_head(), x.kind);
+    let switched = answer.status == StatusCode::SWITCHING_PROTOCOLS;
+    if answer.status.is_informational() && !switched {
         // Interim answers are for the connection that asked: the agent's own was answered by us.
         let names: Vec<HeaderName> = answer.headers.keys().cloned().collect();
         names.iter().for_each(|name| drop(answer.remove_header(name)));
         return Ok(());
     }
-    let ours = std::mem::take(&mut x.headers);
     let asked = x.path.clone();
     let sending = x.sending()?;
     sending.status = Some(answer.status.as_u16());
     broker.metrics.upstream_seconds.observe(sending.leased.elapsed().as_secs_f64());
     let class = match answer.status.as_u16() {
-        200..=299 => "2xx",
+        101 | 200..=299 => "2xx",
         300..=399 => "3xx",
         400..=499 => "4xx",
         _ => "5xx",
@@ -82,12 +101,16 @@ pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut E
         answer.remove_header(&name);
     }
     let bodyless = is_head || matches!(answer.status.as_u16(), 204 | 304);
-    let encoded =
-        answer.headers.get(header::CONTENT_ENCODING).is_some_and(|v| !v.as_bytes().eq_ignore_ascii_case(b"identity"));
-    if encoded && !bodyless && sending.credential.is_some() {
-        sending.fail("encoded_answer");
-        return Err(Error::explain(ErrorType::HTTPStatus(502), "upstream encoded an answer that was asked for plain"));
+    if switched {
+        websocket::keep_to(&sending.request.headers, answer).map_err(|why| refused(sending, "bad_handshake", why))?;
+        sending.switched();
+    } else if kind == Kind::Grpc && grpc::is_grpc(&answer.headers) {
+        if grpc::is_compressed(&answer.headers) && sending.credential.is_some() {
+            return Err(refused(sending, "encoded_answer", "upstream compressed messages unasked"));
+        }
+        sending.guard.messages();
     }
+    take_off_coding(answer, sending, bodyless)?;
     mask_headers(answer, sending);
     if let Some((fields, from, to)) = sending.guard.urls() {
         rewrite_header(answer, header::LOCATION, |v| moved(v, &from, &to));
@@ -104,10 +127,62 @@ pub(crate) fn guard_head(broker: &Broker, answer: &mut ResponseHeader, x: &mut E
             answer.insert_header(header::TRANSFER_ENCODING, "chunked")?;
         }
     }
-    for (name, value) in ours {
-        answer.insert_header(HeaderName::from_static(name), value)?;
+    // Kept as well: what breaks before the head has gone is answered by us.
+    for (name, value) in &x.headers {
+        answer.insert_header(HeaderName::from_static(name), value.as_str())?;
     }
     Ok(())
+}
+
+/// An answer that must be looked into goes on plain; one that cannot be is refused.
+fn take_off_coding(answer: &mut ResponseHeader, sending: &mut Sending, bodyless: bool) -> Result<()> {
+    let coding = Coding::of(&answer.headers);
+    if coding == Coding::Identity || (sending.credential.is_none() && sending.guard.urls().is_none()) {
+        return Ok(());
+    }
+    if coding == Coding::Unknown || answer.status == StatusCode::PARTIAL_CONTENT {
+        return match sending.credential {
+            Some(_) if !bodyless => {
+                Err(refused(sending, "encoded_answer", "upstream encoded an answer beyond reading"))
+            }
+            _ => Ok(()),
+        };
+    }
+    // What describes the encoded bytes describes nothing that the agent gets. Its length included.
+    for name in OF_THE_CODED {
+        answer.remove_header(&name);
+    }
+    let strong = answer.headers.get(header::ETAG).filter(|tag| tag.as_bytes().starts_with(b"\""));
+    if let Some(weak) = strong.and_then(|tag| HeaderValue::from_bytes(&[b"W/", tag.as_bytes()].concat()).ok()) {
+        answer.insert_header(header::ETAG, weak)?;
+    }
+    if !bodyless {
+        sending.guard.decode(coding);
+        answer.insert_header(header::TRANSFER_ENCODING, "chunked")?;
+    }
+    Ok(())
+}
+
+/// gRPC has its status in the trailers; elsewhere they are dropped, and what the guard still held
+/// becomes the end of the body.
+pub(crate) fn guard_trailers(trailers: &mut HeaderMap, x: &mut Exchange) -> Result<Option<Bytes>> {
+    let kind = x.kind;
+    let sending = x.sending()?;
+    let mut rest = None;
+    sending.guard_body(&mut rest, true)?;
+    if kind == Kind::Grpc {
+        let masked = grpc::guard_trailers(trailers, sending.guard.echoes());
+        sending.guard.note_masked(masked);
+        // A broken stream could leave a part of a message; its status matters more.
+        return Ok(None);
+    }
+    trailers.clear();
+    Ok(rest)
+}
+
+fn refused(sending: &mut Sending, fault: &'static str, why: &'static str) -> Box<Error> {
+    sending.fail(fault);
+    Error::explain(ErrorType::HTTPStatus(502), why)
 }
 
 /// An outcome for a permit that was spent without anything leaving the gateway.
@@ -115,7 +190,7 @@ pub(crate) fn nothing_sent(now: Timestamp) -> Outcome {
     Outcome::ended(OutcomeState::Aborted, now)
 }
 
-fn mask_headers(answer: &mut ResponseHeader, sending: &mut crate::exchange::Sending) {
+fn mask_headers(answer: &mut ResponseHeader, sending: &mut Sending) {
     let Some(echoes) = sending.guard.echoes().cloned() else { return };
     let echoing: Vec<HeaderName> =
         answer.headers.iter().filter(|(_, v)| echoes.found_in(v.as_bytes())).map(|(n, _)| n.clone()).collect();
@@ -154,6 +229,14 @@ fn internal(what: &'static str) -> Box<Error> {
     Error::explain(ErrorType::InternalError, what)
 }
 
+const OF_THE_CODED: [HeaderName; 6] = [
+    header::CONTENT_ENCODING,
+    header::CONTENT_LENGTH,
+    header::ACCEPT_RANGES,
+    HeaderName::from_static("content-md5"),
+    HeaderName::from_static("content-digest"),
+    HeaderName::from_static("digest"),
+];
 /// Hop-by-hop, ways around the gateway, and state of the upstream's own with the credential's owner.
 const STRIPPED: [HeaderName; 7] = [
     HeaderName::from_static("alt-svc"),

@@ -216,6 +216,9 @@ pub struct CredentialUse {
 pub struct Transfer {
     /// How many.
     pub bytes: u64,
+    /// How many frames they made, where they were a WebSocket's.
+    #[serde(default, skip_serializing_if = "Option::is_none")]
+    pub frames: Option<u64>,
     /// SHA-256 of them, where the transfer got to its end.
     #[serde(default, skip_serializing_if = "Option::is_none")]
     pub sha256: Option<Digest>,

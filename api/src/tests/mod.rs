@@ -23,8 +23,8 @@ use std::{
 use aegis_action::{Clock, Timestamp};
 use aegis_broker::{
     Broker, Parts,
-    config::Route,
-    credential::Credential,
+    config::{NamedFiles, Route},
+    credential::Secrets,
     decision_log::{DecisionLog, LogFormat},
     env::{Env, SystemRandom},
     facts::{Upstream, UpstreamError},
@@ -241,7 +241,7 @@ pub(crate) fn deploy(parameters: Value) -> Value {
 
 pub(crate) fn sources(routes: &str) -> Sources {
     let policies = vec![PolicySource { file: "test.cedar".into(), text: POLICIES.into() }];
-    Sources { routes_file: "routes.toml".into(), routes: routes.into(), policies }
+    Sources { routes_file: "routes.toml".into(), routes: routes.into(), files: NamedFiles::default(), policies }
 }
 
 pub(crate) struct TestClock(AtomicI64);
@@ -277,7 +277,7 @@ impl Upstream for NoUpstream {
         &self,
         _: &Route,
         _: UpstreamRequest,
-        _: Option<&Credential>,
+        _: &Secrets,
         _: usize,
     ) -> Result<(StatusCode, Bytes), UpstreamError> {
         Err(UpstreamError("there is no network here".into()))

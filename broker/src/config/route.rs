@@ -16,7 +16,11 @@ use toml::{
     de::{DeTable, DeValue},
 };
 
-use super::read::{Problem, Reader, Severity, line};
+use super::{
+    egress::{self, Egress},
+    files::NamedFiles,
+    read::{Problem, Reader, Severity, line},
+};
 
 /// Everything `routes.toml` says, as meant.
 #[derive(Debug, Clone)]
@@ -74,6 +78,8 @@ pub struct Route {
     pub unmapped: Unmapped,
     /// Internal addresses that this route may dial.
     pub allow_internal: Vec<IpNet>,
+    /// How it gets there.
+    pub egress: Egress,
     /// Time for the whole request body to arrive.
     pub body_timeout: Duration,
     /// Time for the upstream to connect, and between two reads of its answer.
@@ -181,6 +187,8 @@ pub enum CredentialKind {
         /// Name.
         name: String,
     },
+    /// The key of a client certificate, never sent: base64 of its DER on one line.
+    ClientKey,
 }
 
 /// Short name of a [`CredentialKind`], as in the file.
@@ -194,12 +202,13 @@ impl CredentialKind {
             Self::Basic { .. } => "basic",
             Self::Header { .. } => "header",
             Self::Query { .. } => "query",
+            Self::ClientKey => "client_key",
         }
     }
 }
 
 /// Reads the file. All errors at once, in line order; warnings come with a usable result.
-pub fn parse(file: &str, text: &str) -> Result<(RouteConfig, Vec<Problem>), Vec<Problem>> {
+pub fn parse(file: &str, text: &str, files: &NamedFiles) -> Result<(RouteConfig, Vec<Problem>), Vec<Problem>> {
     let mut problems = Vec::new();
     let root = match DeTable::parse(text) {
         Ok(root) => root,
@@ -254,7 +263,7 @@ pub fn parse(file: &str, text: &str) -> Result<(RouteConfig, Vec<Problem>), Vec<
             let reader = Reader::new(file, text, table, at, section, &mut problems);
             match *section {
                 "credential" => read_credential(reader, &mut config),
-                "route" => read_route(reader, &mut config, &declared),
+                "route" => read_route(reader, &mut config, &declared, files),
                 "tool" => read_tool(reader, &mut config),
                 "tunnel" => read_tunnel(reader, &mut config),
                 _ => read_api(reader, &mut config),
@@ -308,8 +317,10 @@ fn read_credential(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
             }
         }
         "query" => Some(CredentialKind::Query { name: r.required("parameter") }),
+        "client_key" => Some(CredentialKind::ClientKey),
         other => {
-            r.error_at("kind", format!("`kind` is `{other}`, expected `bearer`, `basic`, `header` or `query`"));
+            let known = "`bearer`, `basic`, `header`, `query` or `client_key`";
+            r.error_at("kind", format!("`kind` is `{other}`, expected {known}"));
             None
         }
     };
@@ -326,7 +337,7 @@ fn read_credential(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
     }
 }
 
-fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[String]) {
+fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[String], files: &NamedFiles) {
     let name = r.required("name");
     r.named(format!("route `{name}`"));
     check_label(&mut r, "name", &name);
@@ -378,6 +389,10 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[Strin
             _ => None,
         })
         .unwrap_or(ProxyAuth::Challenge);
+    // Where the upstream is unusable the other keys are still read, as if it were any server.
+    let any = Upstream { tls: true, host: String::new(), port: 443, base_path: String::new() };
+    let egress =
+        egress::read(&mut r, &egress::Of { upstream: upstream.as_ref().unwrap_or(&any), connector, unmapped, files });
     let body_timeout = seconds(&mut r, "body_timeout_seconds", 30);
     let upstream_timeout = seconds(&mut r, "upstream_timeout_seconds", 60);
     let approval_ttl = r.integer("approval_ttl_seconds", (10, 7 * 86_400)).map_or(APPROVAL_TTL, Duration::from_secs);
@@ -398,13 +413,15 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[Strin
         let message = format!("`{addr}` is the listener of route `{}` already", other.name);
         r.error_at("listen", message);
     }
-    if let Some(credential) = &credential
-        && !declared.contains(credential)
-    {
-        r.error_at(
-            "credential",
-            format!("credential `{credential}` is not declared; add a `[[credential]]` of that name"),
-        );
+    let named = [
+        ("credential", credential.as_ref()),
+        ("client_key_credential", egress.client_key_credential()),
+        ("upstream_proxy_credential", egress.proxy.as_ref().and_then(|p| p.credential.as_ref())),
+    ];
+    for (key, name) in named {
+        if let Some(name) = name.filter(|name| !declared.contains(name)) {
+            r.error_at(key, format!("credential `{name}` is not declared; add a `[[credential]]` of that name"));
+        }
     }
     r.finish();
     let Some(upstream) = upstream else { return };
@@ -418,6 +435,7 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[Strin
         listen,
         unmapped,
         allow_internal,
+        egress,
         body_timeout,
         upstream_timeout,
         max_body,
@@ -531,7 +549,20 @@ fn networks(r: &mut Reader<'_, '_>, key: &'static str) -> Vec<IpNet> {
 }
 
 fn cross_check(file: &str, config: &RouteConfig, problems: &mut Vec<Problem>) {
-    let used: HashSet<&str> = config.routes.iter().filter_map(|r| r.credential.as_deref()).collect();
+    let used: HashSet<&str> = config.routes.iter().flat_map(|r| credentials_of(r)).map(|(_, name)| name).collect();
+    for route in &config.routes {
+        for (key, name) in credentials_of(route) {
+            let Some(spec) = config.credentials.get(name) else { continue };
+            if let Some(expected) = unsuitable(key, &spec.kind) {
+                let message = format!(
+                    "route `{}`: `{key}` names `{name}`, which is of kind `{}`, not {expected}",
+                    route.name,
+                    spec.kind.word()
+                );
+                problems.push(Problem { file: file.to_owned(), line: route.line, message, severity: Severity::Error });
+            }
+        }
+    }
     for spec in config.credentials.values().filter(|spec| !used.contains(spec.name.as_str())) {
         problems.push(Problem {
             file: file.to_owned(),
@@ -542,7 +573,31 @@ fn cross_check(file: &str, config: &RouteConfig, problems: &mut Vec<Problem>) {
     }
 }
 
-fn parse_upstream(url: &str, plaintext: bool) -> Result<Upstream, String> {
+/// The credentials that a route names, with the keys that name them.
+fn credentials_of(route: &Route) -> impl Iterator<Item = (&'static str, &str)> {
+    let proxy = route.egress.proxy.as_ref().and_then(|p| p.credential.as_deref());
+    [
+        ("credential", route.credential.as_deref()),
+        ("client_key_credential", route.egress.client_key_credential().map(String::as_str)),
+        ("upstream_proxy_credential", proxy),
+    ]
+    .into_iter()
+    .filter_map(|(key, name)| Some((key, name?)))
+}
+
+/// What a key would take instead of a credential of this kind.
+fn unsuitable(key: &str, kind: &CredentialKind) -> Option<&'static str> {
+    match (key, kind) {
+        ("client_key_credential", CredentialKind::ClientKey)
+        | ("upstream_proxy_credential", CredentialKind::Basic { .. }) => None,
+        ("client_key_credential", _) => Some("`client_key`"),
+        ("upstream_proxy_credential", _) => Some("`basic`"),
+        (_, CredentialKind::ClientKey) => Some("one that can be sent"),
+        _ => None,
+    }
+}
+
+pub(super) fn parse_upstream(url: &str, plaintext: bool) -> Result<Upstream, String> {
     let (tls, rest) = match (url.strip_prefix("https://"), url.strip_prefix("http://")) {
         (Some(rest), _) => (true, rest),
         (None, Some(rest)) if plaintext => (false, rest),
@@ -564,6 +619,9 @@ fn parse_upstream(url: &str, plaintext: bool) -> Result<Upstream, String> {
     };
     if !host.contains(':') && !is_host_name(host) {
         return Err(format!("`{host}` is not a lower-case host name"));
+    }
+    if !egress::is_plain_host(host) {
+        return Err(format!("`{host}` is neither a name nor an address of four plain numbers"));
     }
     let port = match port {
         None => {
@@ -655,7 +713,7 @@ hosts = ["API.github.com", "ok.example"]
 name = "other"
 kind = "smoke"
 "#;
-        let problems = parse("routes.toml", text).unwrap_err();
+        let problems = parse("routes.toml", text, &NamedFiles::default()).unwrap_err();
         let lines: Vec<String> = problems.iter().map(Problem::to_string).collect();
         for (line, needle) in [
             (3, "must be 1 to 64"),
@@ -675,7 +733,7 @@ kind = "smoke"
     #[test]
     fn a_route_needs_its_credential_declared() {
         let text = "[[route]]\nname=\"a\"\nupstream=\"https://a.example\"\ncredential=\"x\"\n";
-        let problems = parse("f", text).unwrap_err();
+        let problems = parse("f", text, &NamedFiles::default()).unwrap_err();
         assert_eq!(problems[0].line, 4);
         assert!(problems[0].message.contains("`x` is not declared"), "{}", problems[0]);
     }
@@ -694,6 +752,14 @@ kind = "smoke"
             "https://x.",
             "https://x?y",
             "https://a//b//c",
+            "https://2130706433",
+            "https://0x7f000001",
+            "https://0x7f.1",
+            "https://127.1",
+            "https://0177.0.0.1",
+            "https://127.0.0.01",
+            "https://10.0.0.256",
+            "https://1.2.3.4.5",
         ] {
             assert!(parse_upstream(bad, true).is_err(), "{bad}");
         }
@@ -702,7 +768,7 @@ kind = "smoke"
     #[test]
     fn declared_tools_are_entries() {
         let text = "[[tool]]\nname=\"deploy.start\"\nclass=\"write\"\nrisk=\"high\"\nresource=\"{service}\"\n[tool.parameters]\nservice=\"string\"\ncount=\"integer\"\n";
-        let (config, _) = parse("f", text).unwrap();
+        let (config, _) = parse("f", text, &NamedFiles::default()).unwrap();
         assert_eq!(config.tools[0].parameters["count"].ty, ParamType::Integer);
         assert!(config.tools[0].mutates_state);
     }

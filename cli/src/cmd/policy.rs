@@ -7,7 +7,7 @@ use std::{
 };
 
 use aegis_broker::{
-    config::{self, Problem, RouteConfig, Severity},
+    config::{self, NamedFiles, Problem, RouteConfig, Severity},
     policy::{self, CaseFile, CaseReport, PolicyEngine, PolicySource, run_cases},
     snapshot::Grammars,
 };
@@ -19,7 +19,7 @@ use crate::{
     config::Named,
     error::CliError,
     output::{BAD, GOOD, paint},
-    reload::cedar_files,
+    reload::{cedar_files, parent},
     shipped,
 };
 
@@ -85,9 +85,11 @@ impl Sources {
             None => ("routes.toml".to_owned(), shipped::ROUTES.to_owned()),
         };
         // Policies are checked even when routes are broken, so that everything shows in one go.
-        let (routes, routes_problems) = match config::parse(&name, &text) {
+        let folder_of_routes = routes.as_ref().map_or_else(|| PathBuf::from("."), |file| parent(&file.path));
+        let files = NamedFiles::read(&folder_of_routes, &text);
+        let (routes, routes_problems) = match config::parse(&name, &text, &files) {
             Ok((routes, _)) => (routes, Vec::new()),
-            Err(problems) => (config::parse(&name, "").map_err(CliError::Problems)?.0, problems),
+            Err(problems) => (config::parse(&name, "", &files).map_err(CliError::Problems)?.0, problems),
         };
         let policies = match &folder {
             Some(folder) => read_policies(folder)?,
@@ -248,7 +250,7 @@ mod tests {
 
     #[test]
     fn the_shipped_pack_is_sound_and_its_cases_pass() {
-        let (routes, warnings) = config::parse("routes.toml", shipped::ROUTES).unwrap();
+        let (routes, warnings) = config::parse("routes.toml", shipped::ROUTES, &NamedFiles::default()).unwrap();
         assert!(warnings.iter().all(|w| w.severity == Severity::Warning));
         let sources = Sources { policies: shipped::policies(), folder: None, routes, routes_problems: Vec::new() };
         let grammars = Grammars::load();

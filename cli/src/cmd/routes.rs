@@ -2,13 +2,14 @@
 
 use std::{path::PathBuf, process::ExitCode};
 
-use aegis_broker::config::{self, Problem, RouteConfig, Severity};
+use aegis_broker::config::{self, NamedFiles, Problem, RouteConfig, Severity};
 use serde_json::{Value, json};
 
 use super::Context;
 use crate::{
     error::CliError,
     output::{BAD, GOOD, Table, WARN, paint},
+    reload::parent,
 };
 
 /// Reads the file only: nothing is dialled and no gateway is asked.
@@ -34,7 +35,8 @@ pub fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
     };
     let text = std::fs::read_to_string(&path)
         .map_err(|e| CliError::usage(format!("`{}` cannot be read: {e}", path.display())))?;
-    let (config, problems) = match config::parse(&path.display().to_string(), &text) {
+    let files = NamedFiles::read(&parent(&path), &text);
+    let (config, problems) = match config::parse(&path.display().to_string(), &text, &files) {
         Ok((config, warnings)) => (Some(config), warnings),
         Err(problems) => (None, problems),
     };

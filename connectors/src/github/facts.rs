@@ -160,8 +160,15 @@ fn branch_read(github: &GithubConnector, repository: &str, branch: &str, tag: &'
 /// A read through our own grammar, so that it is judged and receipted like any other.
 fn read(github: &GithubConnector, path: &str, tag: &'static str) -> Option<FactRead> {
     let headers = HeaderMap::from_iter([(header::USER_AGENT, HeaderValue::from_static("aegis"))]);
-    let head =
-        Head { method: &Method::GET, path, query: None, headers: &headers, content_length: None, has_body: false };
+    let head = Head {
+        method: &Method::GET,
+        path,
+        query: None,
+        headers: &headers,
+        content_length: None,
+        has_body: false,
+        websocket: false,
+    };
     let mapped = github.plan(&head).and_then(|plan| github.map(plan, None)).ok()?;
     let call = mapped.calls.into_iter().next()?;
     Some(FactRead { call, upstream: mapped.upstream, tag })

@@ -44,6 +44,9 @@ pub(super) fn plan(catalog: &Catalog, head: &Head<'_>) -> Result<Plan, Refusal> 
     strip_server_prefix(&mut path);
     // HEAD is GET without the answer's body.
     let method = if head.method == Method::HEAD { &Method::GET } else { head.method };
+    if head.websocket {
+        return Err(unknown(head, &path));
+    }
     let found = catalog.router.find(method, &path.segments)?.ok_or_else(|| unknown(head, &path))?;
     let operation = catalog.at(found.operation).ok_or_else(|| unknown(head, &path))?;
     let (variables, mut parameters, mut path_and_query) = read_path(operation, &found, &path)?;

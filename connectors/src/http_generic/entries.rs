@@ -1,4 +1,4 @@
-//! One entry per method.
+//! One entry per method, and one for what a GET can turn into.
 
 use std::{collections::BTreeMap, sync::Arc};
 
@@ -15,8 +15,12 @@ pub(super) fn entries() -> Vec<Arc<Entry>> {
 
 /// The entry name of a method, if it has one.
 pub(super) fn name(method: &Method) -> Option<&'static str> {
-    METHODS.iter().find(|row| row.0 == method.as_str()).map(|row| row.1)
+    METHODS.iter().find(|row| row.0 == method.as_str() && row.1 != WEBSOCKET).map(|row| row.1)
 }
+
+/// The entry name of a WebSocket. A name of its own: whoever may read a URL may not for that reason
+/// talk to it both ways.
+pub(super) const WEBSOCKET: &str = "websocket";
 
 fn entry((method, name, class, risk, summary): &(&str, &str, AccessClass, Risk, &str)) -> Entry {
     let parameter = |ty| Parameter { ty, required: false };
@@ -25,7 +29,7 @@ fn entry((method, name, class, risk, summary): &(&str, &str, AccessClass, Risk, 
         name: (*name).to_owned(),
         operation: (*method).to_owned(),
         summary: (*summary).to_owned(),
-        wire: format!("{method} /*"),
+        wire: if *name == WEBSOCKET { "GET /* with Upgrade: websocket".into() } else { format!("{method} /*") },
         class: *class,
         risk: *risk,
         mutates_state: !matches!(class, AccessClass::Read),
@@ -46,7 +50,7 @@ pub(super) const RESOURCE: &str = "Http::Resource";
 /// Cedar type of its parent, an authority.
 pub(super) const HOST: &str = "Http::Host";
 
-const METHODS: [(&str, &str, AccessClass, Risk, &str); 7] = [
+const METHODS: [(&str, &str, AccessClass, Risk, &str); 8] = [
     ("DELETE", "delete", AccessClass::Delete, Risk::High, "DELETE on any URL of the route"),
     ("GET", "get", AccessClass::Read, Risk::Low, "GET on any URL of the route"),
     ("HEAD", "head", AccessClass::Read, Risk::Low, "HEAD on any URL of the route"),
@@ -54,4 +58,5 @@ const METHODS: [(&str, &str, AccessClass, Risk, &str); 7] = [
     ("PATCH", "patch", AccessClass::Write, Risk::Medium, "PATCH on any URL of the route"),
     ("POST", "post", AccessClass::Write, Risk::Medium, "POST on any URL of the route"),
     ("PUT", "put", AccessClass::Write, Risk::Medium, "PUT on any URL of the route"),
+    ("UPGRADE", WEBSOCKET, AccessClass::Write, Risk::Medium, "WebSocket on any URL of a route that takes them"),
 ];

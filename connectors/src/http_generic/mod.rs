@@ -2,6 +2,7 @@
 //!
 //! `POST https://api.example.com/v1/things?dry=1` becomes the action `http.post` on the
 //! resource `https://api.example.com/v1/things`, with query, body and unusual headers as parameters.
+//! A gRPC call is `http.post` on its method's path; a WebSocket is `http.websocket` on its URL.
 
 mod entries;
 mod request;
@@ -26,6 +27,8 @@ pub struct HttpConnector {
     host: String,
     route: String,
     allow_cookies: bool,
+    allow_grpc: bool,
+    allow_websocket: bool,
     entries: Vec<Arc<Entry>>,
 }
 
@@ -35,7 +38,27 @@ impl HttpConnector {
         let origin = origin.trim_end_matches('/').to_owned();
         let authority = origin.split_once("://").map_or(origin.as_str(), |(_, rest)| rest);
         let host = authority.split('/').next().unwrap_or_default().to_ascii_lowercase();
-        Self { origin, host, route: route.to_owned(), allow_cookies: false, entries: entries::entries() }
+        Self {
+            origin,
+            host,
+            route: route.to_owned(),
+            allow_cookies: false,
+            allow_grpc: false,
+            allow_websocket: false,
+            entries: entries::entries(),
+        }
+    }
+
+    /// Takes `application/grpc`, streamed; refused without this.
+    pub fn allow_grpc(mut self) -> Self {
+        self.allow_grpc = true;
+        self
+    }
+
+    /// Takes WebSocket handshakes; refused without this.
+    pub fn allow_websocket(mut self) -> Self {
+        self.allow_websocket = true;
+        self
     }
 
     /// Passes `Cookie` on and counts it among the parameters. Without this, cookies are dropped.

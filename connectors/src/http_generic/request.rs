@@ -4,7 +4,7 @@ use std::{collections::BTreeMap, sync::Arc};
 
 use aegis_action::{Action, ActionError, CanonError, ToolCall, canonicalize, parse_strict_bounded, stream_marker};
 use bytes::Bytes;
-use http::{HeaderMap, HeaderName, HeaderValue, Method, StatusCode, header};
+use http::{HeaderName, HeaderValue, Method, StatusCode, header};
 use serde_json::{Map, Value};
 
 use super::{
@@ -38,7 +38,11 @@ struct Parsed {
 
 pub(super) fn plan(http: &HttpConnector, head: &Head<'_>) -> Result<Plan, Refusal> {
     headers::refuse_method_override(head.headers)?;
-    let entry = entries::name(head.method).and_then(|name| http.entries.iter().find(|e| e.name == name)).cloned();
+    if head.websocket && !http.allow_websocket {
+        return Err(bad("upgrade_refused", "the route takes no protocol upgrade"));
+    }
+    let name = if head.websocket { Some(entries::WEBSOCKET) } else { entries::name(head.method) };
+    let entry = name.and_then(|name| http.entries.iter().find(|e| e.name == name)).cloned();
     let entry = entry.ok_or_else(|| refuse("unknown_operation", StatusCode::METHOD_NOT_ALLOWED, "no such method"))?;
     let path = normalise(head.path)?;
     let pairs = query::parse(head.query)?;
@@ -47,10 +51,20 @@ pub(super) fn plan(http: &HttpConnector, head: &Head<'_>) -> Result<Plan, Refusa
         parameters.insert("query".into(), Value::Object(query_object(&pairs)?));
     }
     let media = headers::media_type(head.headers)?;
-    let mut kept = read_headers(http, head.headers, &mut parameters)?;
+    let grpc = media.as_ref().is_some_and(|(media, _)| is_grpc(media));
+    if grpc && !http.allow_grpc {
+        return Err(refuse("grpc_refused", StatusCode::UNSUPPORTED_MEDIA_TYPE, "the route takes no gRPC"));
+    }
+    if grpc && *head.method != Method::POST {
+        return Err(bad("bad_method", "a gRPC call is a POST"));
+    }
+    let mut kept = read_headers(http, head, grpc, &mut parameters)?;
     let mut need = BodyNeed::Nothing;
     let mut stream = None;
-    if head.has_body {
+    if head.websocket {
+        stream = Some(stream_marker(None, None));
+        need = BodyNeed::Stream;
+    } else if head.has_body || grpc {
         if matches!(*head.method, Method::GET | Method::HEAD) {
             return Err(bad("unexpected_body", format!("a {} takes no body", head.method)));
         }
@@ -195,14 +209,21 @@ fn query_object(pairs: &[Pair]) -> Result<Map<String, Value>, Refusal> {
 /// what could speak for someone else is dropped.
 fn read_headers(
     http: &HttpConnector,
-    all: &HeaderMap,
+    head: &Head<'_>,
+    grpc: bool,
     parameters: &mut Map<String, Value>,
 ) -> Result<Vec<(HeaderName, HeaderValue)>, Refusal> {
     let mut kept = Vec::with_capacity(8);
     let mut counted = Map::new();
+    let all = head.headers;
     for name in all.keys() {
         let text = name.as_str();
-        if is_dropped(text) || (text == "cookie" && !http.allow_cookies) || *name == header::CONTENT_TYPE {
+        if is_dropped(text)
+            || (text.starts_with("sec-websocket-") && !(head.websocket && HANDSHAKE.contains(&text)))
+            || (grpc && text == GRPC_ACCEPT_ENCODING)
+            || (text == "cookie" && !http.allow_cookies)
+            || *name == header::CONTENT_TYPE
+        {
             continue;
         }
         let mut values = Vec::new();
@@ -210,7 +231,8 @@ fn read_headers(
             values.push(headers::visible(name, value)?);
             kept.push((name.clone(), value.clone()));
         }
-        if !NEUTRAL.contains(&text) {
+        let neutral = NEUTRAL.contains(&text) || (grpc && text == GRPC_TIMEOUT) || HANDSHAKE_OF_ITS_OWN.contains(&text);
+        if !neutral {
             counted.insert(text.to_owned(), values.join(", ").into());
         }
     }
@@ -231,11 +253,24 @@ fn is_json(media: &str) -> bool {
     media == "application/json" || (media.starts_with("application/") && media.ends_with("+json"))
 }
 
+/// `application/grpc` and its kin, `application/grpc-web` included.
+fn is_grpc(media: &str) -> bool {
+    media.starts_with("application/grpc")
+}
+
 const BAD_BODY: &str = "bad_body";
 const MAX_JSON: usize = aegis_action::MAX_BYTES;
 const CONTENT_DIGEST: HeaderName = HeaderName::from_static("content-digest");
 const IDEMPOTENCY_KEY: HeaderName = HeaderName::from_static("idempotency-key");
 const DIGEST: HeaderName = HeaderName::from_static("digest");
+
+/// Without it messages come uncompressed, so that they can be scrubbed.
+const GRPC_ACCEPT_ENCODING: &str = "grpc-accept-encoding";
+const GRPC_TIMEOUT: &str = "grpc-timeout";
+/// A WebSocket handshake without its extensions: compressed frames could not be scrubbed.
+const HANDSHAKE: [&str; 3] = ["sec-websocket-key", "sec-websocket-protocol", "sec-websocket-version"];
+/// What is new in every handshake, or the same in all.
+const HANDSHAKE_OF_ITS_OWN: [&str; 2] = ["sec-websocket-key", "sec-websocket-version"];
 
 /// Headers that choose a representation or set a condition, and change nothing at the other end.
 const NEUTRAL: [&str; 14] = [

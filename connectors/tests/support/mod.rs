@@ -16,6 +16,7 @@ pub struct Request<'a> {
     pub target: &'a str,
     pub headers: Vec<(&'a str, &'a str)>,
     pub body: Option<Vec<u8>>,
+    pub websocket: bool,
 }
 
 impl<'a> Request<'a> {
@@ -23,6 +24,11 @@ impl<'a> Request<'a> {
     pub fn new(line: &'a str) -> Self {
         let (method, target) = line.split_once(' ').unwrap();
         Self { method, target, ..Self::default() }
+    }
+    /// As a WebSocket handshake that framing has checked.
+    pub fn websocket(self) -> Self {
+        let shaken = self.header("sec-websocket-key", "dGhlIHNhbXBsZSBub25jZQ==").header("sec-websocket-version", "13");
+        Self { websocket: true, ..shaken }
     }
     pub fn header(mut self, name: &'a str, value: &'a str) -> Self {
         self.headers.push((name, value));
@@ -50,6 +56,7 @@ impl<'a> Request<'a> {
             headers: &headers,
             content_length: self.body.as_ref().map(|b| b.len() as u64),
             has_body: self.body.is_some(),
+            websocket: self.websocket,
         };
         let plan = connector.plan(&head)?;
         let body = match plan.body {

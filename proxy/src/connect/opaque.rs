@@ -63,8 +63,8 @@ pub(super) async fn open(
     let Some(permit) = verdict.permit else { return Err(Reply::decided(&verdict.record)) };
     let (_, ticket) = broker.lease(permit).await?;
     let settings = &snapshot.config.tunnel;
-    let dialled = match front.dialer.vet(&wanted.host, wanted.port, &settings.allow_internal).await {
-        Ok(address) => timeout(CONNECT_TIME, TcpStream::connect(address)).await.ok().and_then(Result::ok),
+    let dialled = match front.dialer.vetted(&wanted.host, wanted.port, &settings.allow_internal).await {
+        Ok(vetted) => timeout(CONNECT_TIME, TcpStream::connect(vetted.as_slice())).await.ok().and_then(Result::ok),
         Err(refused) => {
             ticket.close(upstream::nothing_sent(broker.env.clock.now()));
             return Err(refused.into());
@@ -121,7 +121,9 @@ impl Opened {
             () = idled(broker, &moved.last, idle) => (OutcomeState::Completed, Some("idle")),
             _ = stopping.wait_for(|stop| *stop) => (OutcomeState::Unknown, Some("gateway_stopped")),
         };
-        let transfer = |count: &AtomicU64| Some(Transfer { bytes: count.load(Ordering::Relaxed), sha256: None });
+        let transfer = |count: &AtomicU64| {
+            Some(Transfer { bytes: count.load(Ordering::Relaxed), frames: None, sha256: None })
+        };
         ticket.close(Outcome {
             sent: transfer(&moved.sent),
             received: transfer(&moved.received),

@@ -309,6 +309,7 @@ impl<'a> Members<'a> {
         if let Some(transfer) = transfer {
             self.object(key, |m| {
                 m.int("bytes", transfer.bytes);
+                m.opt_int("frames", transfer.frames);
                 if let Some(digest) = &transfer.sha256 {
                     m.digest("sha256", digest);
                 }

@@ -103,8 +103,10 @@ fn bound(entry: &mut OutcomeEntry) {
     for time in [&mut entry.started_at, &mut entry.ended_at] {
         *time = Timestamp(time.0.clamp(-MAX_SAFE_INTEGER, MAX_SAFE_INTEGER));
     }
-    for Transfer { bytes, .. } in [&mut entry.sent, &mut entry.received].into_iter().flatten() {
-        *bytes = (*bytes).min(MAX_SAFE_INTEGER.unsigned_abs());
+    for Transfer { bytes, frames, .. } in [&mut entry.sent, &mut entry.received].into_iter().flatten() {
+        for count in [Some(bytes), frames.as_mut()].into_iter().flatten() {
+            *count = (*count).min(MAX_SAFE_INTEGER.unsigned_abs());
+        }
     }
 }
 
@@ -136,7 +138,7 @@ mod tests {
     };
 
     fn hostile(of_read: bool) -> OutcomeEntry {
-        let transfer = Some(Transfer { bytes: u64::MAX, sha256: Some(sha256(b"x")) });
+        let transfer = Some(Transfer { bytes: u64::MAX, frames: Some(u64::MAX), sha256: Some(sha256(b"x")) });
         OutcomeEntry {
             credential: Some(CredentialUse { id: "\u{1}".repeat(900), version: "é".repeat(900) }),
             decision_id: "\"".repeat(900),

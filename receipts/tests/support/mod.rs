@@ -93,7 +93,7 @@ pub fn outcome(n: u64, intent_seq: u64, of_read: bool) -> OutcomeEntry {
         ended_at: Timestamp(1_700_000_000_500),
         intent_seq,
         of_read,
-        received: Some(Transfer { bytes: 12, sha256: Some(sha256(b"body")) }),
+        received: Some(Transfer { bytes: 12, frames: None, sha256: Some(sha256(b"body")) }),
         sent: None,
         started_at: Timestamp(1_700_000_000_400),
         state: OutcomeState::Completed,

@@ -15,7 +15,7 @@ fuzz_target!(|input: (u8, &str, Option<&str>, &[u8])| {
     let mut headers = HeaderMap::new();
     headers.insert("content-type", http::HeaderValue::from_static("application/json"));
     let map = |path: &str, query: Option<&str>, body: &[u8]| {
-        let head = Head { method, path, query, headers: &headers, content_length: Some(body.len() as u64), has_body: !body.is_empty() };
+        let head = Head { method, path, query, headers: &headers, content_length: Some(body.len() as u64), has_body: !body.is_empty(), websocket: false };
         let plan = GITHUB.plan(&head).ok()?;
         let body = matches!(plan.body, BodyNeed::Buffer { .. }).then(|| body.to_vec().into());
         GITHUB.map(plan, body).ok()

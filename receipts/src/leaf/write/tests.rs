@@ -83,8 +83,8 @@ fn entry(full: bool) -> OutcomeEntry {
         ended_at: Timestamp(1_700_000_000_500),
         intent_seq: 7,
         of_read: full,
-        received: full.then(|| Transfer { bytes: 512, sha256: Some(sha256(b"r")) }),
-        sent: full.then_some(Transfer { bytes: 0, sha256: None }),
+        received: full.then(|| Transfer { bytes: 512, frames: Some(3), sha256: Some(sha256(b"r")) }),
+        sent: full.then_some(Transfer { bytes: 0, frames: None, sha256: None }),
         started_at: Timestamp(1_700_000_000_000),
         state: OutcomeState::Completed,
         tamper: full.then(|| "credential_echo".into()),
@@ -164,7 +164,7 @@ fn what_has_no_canonical_form_is_refused() {
     assert_eq!(write(&intent.into()), Err(CanonError::AmbiguousOrder));
 
     let mut huge = entry(true);
-    huge.received = Some(Transfer { bytes: 1 << 53, sha256: None });
+    huge.received = Some(Transfer { bytes: 1 << 53, frames: None, sha256: None });
     assert_eq!(write(&huge.clone().into()), Err(CanonError::NumberRange));
     assert_eq!(write(&LeafBody::Outcomes(vec![huge])), Err(CanonError::NumberRange));
 
