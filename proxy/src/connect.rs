@@ -136,7 +136,7 @@ enum Decided {
     /// A route serves the host.
     Inside(Inside),
     /// Nobody does: policies are asked.
-    Opaque(Wanted),
+    Opaque(Box<Wanted>),
 }
 
 /// A tunnel whose TLS is ended here.
@@ -177,7 +177,7 @@ async fn decide(front: &Front, head: &Head, snapshot: &Snapshot, x: &mut Exchang
     match (found, token, x.identity.clone()) {
         (Ok(entry), token, _) => Ok(Decided::Inside(Inside { host, port, token, scope: entry.scope.clone() })),
         (Err(Miss::Unrouted), Some(token), Some(identity)) => {
-            Ok(Decided::Opaque(Wanted { host, port, token, identity, request }))
+            Ok(Decided::Opaque(Box::new(Wanted { host, port, token, identity, request })))
         }
         (Err(miss), _, _) => Err(way::not_routed(miss)),
     }
