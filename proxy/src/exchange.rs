@@ -39,6 +39,8 @@ pub(crate) struct Exchange {
     pub(crate) trace_id: Option<String>,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) sending: Option<Sending>,
+    /// A reply of ours was made. That it cannot be delivered is not a refusal of its own.
+    pub(crate) replied: bool,
     /// What URLs of the route start with at this client, if it can be told.
     base: Option<String>,
     in_path: Option<InPath>,
@@ -60,6 +62,7 @@ impl Exchange {
             trace_id: None,
             headers: Vec::new(),
             sending: None,
+            replied: false,
             base: None,
             in_path: None,
             is_head: false,
