@@ -16,6 +16,7 @@ use aegis_broker::{
     reload::Reload,
     snapshot::Sources,
 };
+use aegis_proxy::OwnCertificate;
 use notify::{
     EventKind, RecommendedWatcher, RecursiveMode, Watcher as _,
     event::{AccessKind, AccessMode},
@@ -83,6 +84,8 @@ impl Files {
 pub struct Reloader {
     broker: Arc<Broker>,
     files: Files,
+    /// The certificate of the TLS listener, where it is the operator's own.
+    certificate: Option<Arc<OwnCertificate>>,
     last: tokio::sync::Mutex<Last>,
 }
 
@@ -97,11 +100,19 @@ struct Last {
 impl Reloader {
     /// For a running broker.
     pub fn new(broker: Arc<Broker>, files: Files) -> Self {
-        Self { broker, files, last: tokio::sync::Mutex::default() }
+        Self { broker, files, certificate: None, last: tokio::sync::Mutex::default() }
+    }
+
+    /// Reads this certificate again whenever a reload is asked for.
+    pub fn with_certificate(self, certificate: Option<Arc<OwnCertificate>>) -> Self {
+        Self { certificate, ..self }
     }
 
     /// Reads the files and swaps the configuration if it is usable. Says on stderr what happened.
     pub async fn reload(&self) -> Result<Reload, ReloadError> {
+        if let Some(Err(error)) = self.certificate.as_ref().map(|own| own.reload()) {
+            tracing::error!(event = "reload_refused", "[tls]: the old certificate stays: {error}");
+        }
         let mut last = self.last.lock().await;
         let read = self.read().await?;
         last.read = Some(fingerprint(&read));

@@ -67,7 +67,7 @@ pub async fn serve(gateway: Gateway, config: &Config) -> Result<Running, CliErro
     };
     let bound = aegis_proxy::serve(broker.clone(), options, stopping.clone()).await;
     let bound = bound.map_err(|e| CliError::failed(e.to_string()))?;
-    let reloader = Arc::new(Reloader::new(broker.clone(), Files::of(config)));
+    let reloader = Arc::new(Reloader::new(broker.clone(), Files::of(config)).with_certificate(own));
     let mut tasks = bound.tasks;
     let admins = doors::admins(broker.clone(), reloader.clone(), gateway.ca.clone());
     tasks.spawn(doors::serve_admins(listener, admins, stopping.clone()));
