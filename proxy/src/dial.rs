@@ -27,9 +27,9 @@ use tokio::time::timeout;
 
 use crate::{
     chain::{Tunnelled, Way},
+    material::Material,
     peer::{Kind, Whose, peer},
     resolve::{Names, Resolve, System},
-    material::Material,
     vet::{OwnListeners, vet},
 };
 

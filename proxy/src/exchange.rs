@@ -45,6 +45,8 @@ pub(crate) struct Exchange {
     pub(crate) trace_id: Option<String>,
     pub(crate) headers: Vec<(&'static str, String)>,
     pub(crate) sending: Option<Sending>,
+    /// A reply of ours was made. That it cannot be delivered is not a refusal of its own.
+    pub(crate) replied: bool,
     pub(crate) lifeline: Lifeline,
     /// What the request turns out to be; [`Kind::Http`] until its route says more.
     pub(crate) kind: Kind,
@@ -73,6 +75,7 @@ impl Exchange {
             trace_id: None,
             headers: Vec::new(),
             sending: None,
+            replied: false,
             lifeline: Lifeline::of_request(),
             kind: Kind::Http,
             coding: "identity",

@@ -12,8 +12,8 @@ use sha2::{Digest as _, Sha256};
 
 use crate::{
     decode::{Coding, DecodeFault, Decoder},
-    messages::{FrameFault, FrameReader},
     grpc::Messages,
+    messages::{FrameFault, FrameReader},
     rewrite::JsonUrls,
     scrub::Scrubber,
 };

@@ -190,6 +190,7 @@ impl Gate {
 /// Writes a reply downstream; a refusal first becomes a leaf.
 pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchange, reply: Reply) -> Result<()> {
     let (answer, close) = answer(broker, x, reply);
+    x.replied = true;
     // An unread body would be taken for the next request; a little is read, more closes the connection.
     // On HTTP/2 an unread body would reset the stream, which many clients show instead of the answer.
     let unread = (!close || is_h2(session)) && !body::drain(session).await;
@@ -265,7 +266,7 @@ pub(crate) async fn failed(broker: &Broker, session: &mut Session, e: &Error, x:
         )),
         "upstream exchange failed"
     );
-    if session.response_written().is_none() {
+    if session.response_written().is_none() && !x.replied {
         let (reason, message) = match status {
             StatusCode::GATEWAY_TIMEOUT => {
                 ("upstream_timeout", "the upstream did not answer in time; whether it acted is unknown")

@@ -63,6 +63,11 @@ class Target:
         door = Door(door.address, connect or door.connect, None if plain else name, door.alpn)
         return doors.enter(door, self.gateway.ca)
 
+    def settle(self) -> None:
+        """Until no more leaves come: what a case leaves late is not the next one's."""
+        while self.tail.until(bool, 0.1):
+            pass
+
     def denials(self, expected: int, seconds: float = 2) -> list[receipts.Leaf]:
         """The refusals on record since the last look, once `expected` are there."""
 

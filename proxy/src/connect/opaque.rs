@@ -121,9 +121,8 @@ impl Opened {
             () = idled(broker, &moved.last, idle) => (OutcomeState::Completed, Some("idle")),
             _ = stopping.wait_for(|stop| *stop) => (OutcomeState::Unknown, Some("gateway_stopped")),
         };
-        let transfer = |count: &AtomicU64| {
-            Some(Transfer { bytes: count.load(Ordering::Relaxed), frames: None, sha256: None })
-        };
+        let transfer =
+            |count: &AtomicU64| Some(Transfer { bytes: count.load(Ordering::Relaxed), frames: None, sha256: None });
         ticket.close(Outcome {
             sent: transfer(&moved.sent),
             received: transfer(&moved.received),

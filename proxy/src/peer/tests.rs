@@ -19,8 +19,7 @@ fn route(more: &str) -> Route {
 
 fn credential(id: &str, version: &str) -> Option<Arc<Credential>> {
     let kind = CredentialKind::Bearer { scheme: "Bearer".into() };
-    let spec =
-        Arc::new(CredentialSpec { name: id.into(), vault: "embedded".into(), key: id.into(), kind, line: 1 });
+    let spec = Arc::new(CredentialSpec { name: id.into(), vault: "embedded".into(), key: id.into(), kind, line: 1 });
     let value = Secret::from("value".to_owned());
     let leased = Leased { value, version: version.into(), expires_at: None, renewable: false };
     Some(Arc::new(Credential::new(&spec, leased).unwrap()))
