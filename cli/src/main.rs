@@ -23,10 +23,10 @@ static ALLOCATOR: mimalloc::MiMalloc = mimalloc::MiMalloc;
 
 fn main() -> ExitCode {
     // Namespaces are entered by a process without threads, and by one that is not hardened.
-    let cli = match cmd::run_alone(Cli::parse()) {
-        Ok(code) => return code,
-        Err(cli) => cli,
-    };
+    let cli = Cli::parse();
+    if let Some(code) = cmd::run_alone(&cli) {
+        return code;
+    }
     match run(cli) {
         Ok(code) => code,
         Err(error) => {

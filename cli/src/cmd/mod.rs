@@ -144,10 +144,10 @@ impl Context {
 }
 
 /// Runs the subcommand that has to be alone in its process, if this is it.
-pub fn run_alone(cli: Cli) -> Result<ExitCode, Cli> {
-    match cli.command {
-        Command::Inside(args) => Ok(run::inside::run(&args)),
-        _ => Err(cli),
+pub fn run_alone(cli: &Cli) -> Option<ExitCode> {
+    match &cli.command {
+        Command::Inside(args) => Some(run::inside::run(args)),
+        _ => None,
     }
 }
 
