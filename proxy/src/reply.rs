@@ -38,13 +38,7 @@ pub(crate) enum Reply {
 
 impl Reply {
     pub(crate) fn refusal(status: StatusCode, reason: &'static str, message: &str) -> Self {
-        Self::Refused {
-            status,
-            reason,
-            message: message.to_owned(),
-            agent_id: None,
-            close: DOUBTFUL.contains(&status),
-        }
+        Self::Refused { status, reason, message: message.to_owned(), agent_id: None, close: DOUBTFUL.contains(&status) }
     }
 
     /// As [`Reply::refusal`], for a request whose body is in an unknown state.
