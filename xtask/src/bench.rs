@@ -130,7 +130,7 @@ pub fn progress(line: &str) {
 }
 
 /// Time for all rounds.
-const LIMIT: Duration = Duration::from_secs(330);
+const LIMIT: Duration = Duration::from_secs(450);
 const USAGE: &str =
     "usage: cargo xtask bench [--quick] [--json] [--write] [--rounds N] [--connections N] [--no-build] [--dev]";
 

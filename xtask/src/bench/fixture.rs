@@ -12,7 +12,7 @@ use std::{
 use super::{
     Options,
     gateway::Gateway,
-    load::{self, Target},
+    load::{self, Target, Tls},
     machine::{self, Machine},
     process::Process,
     progress,
@@ -26,6 +26,10 @@ pub struct Fixture {
     pub nginx: Option<Server>,
     /// Pingora in front of it and nothing else.
     pub bare: Server,
+    /// The same with TLS.
+    pub bare_tls: Server,
+    /// mitmproxy in front of it, where mitmproxy is installed.
+    pub mitmproxy: Option<Server>,
     /// The gateway in front of it, on the proxy's core.
     pub gateway: Gateway,
     /// Median fdatasync where the receipts are.
@@ -55,6 +59,8 @@ impl Fixture {
         progress("starting origin, nginx, bare Pingora and the gateway");
         let origin = Server::start("origin", &load, &examples, &["127.0.0.1:0"], &folder.0)?;
         let bare = Server::start("bare", &proxy, &examples, &["127.0.0.1:0", &origin.target.address], &folder.0)?;
+        let bare_tls = bare_tls(&examples, &proxy, &origin.target.address, &folder.0)?;
+        let mitmproxy = mitmproxy(options, &proxy, &origin.target.address, &folder.0)?;
         let nginx = machine.nginx.then(|| nginx(options, &proxy, &origin.target.address, &folder.0)).transpose()?;
         let gateway = Gateway::start(options, &proxy, &origin.target.address, &folder.0.join("gateway"))?;
         for target in
@@ -65,7 +71,7 @@ impl Fixture {
         for target in [&gateway.remembered, &gateway.anew] {
             load::probe(target)?.ok_or("the gateway answers without a receipt")?;
         }
-        Ok(Self { origin, nginx, bare, gateway, sync, folder })
+        Ok(Self { origin, nginx, bare, bare_tls, mitmproxy, gateway, sync, folder })
     }
 }
 
@@ -116,7 +122,54 @@ fn free_address() -> Result<String, String> {
 }
 
 fn plain(address: String) -> Target {
-    Target { address, base: String::new(), token: None }
+    Target { address, base: String::new(), token: None, tls: None }
+}
+
+/// Pingora with a certificate of its own: what handshakes and records cost without a gateway.
+fn bare_tls(examples: &Path, cores: &str, origin: &str, folder: &Path) -> Result<Server, String> {
+    let home = folder.join("bare-tls");
+    fs::create_dir_all(&home).map_err(|e| format!("{}: {e}", home.display()))?;
+    let place = home.display().to_string();
+    let made = Command::new(examples.join("tunnel_load")).args(["certificate", &place, &load::host(0)]).status();
+    if !made.is_ok_and(|status| status.success()) {
+        return Err("tunnel_load made no certificate".to_owned());
+    }
+    let (certificate, key) = (format!("{place}/cert.pem"), format!("{place}/key.pem"));
+    let args = ["127.0.0.1:0", origin, "--tls", &certificate, &key];
+    let mut server = Server::start("bare", cores, examples, &args, &home)?;
+    server.target.tls = Some(Tls { ca: home.join("root.pem"), tunnel: false });
+    Ok(server)
+}
+
+/// mitmproxy as a forward proxy: it ends the TLS in tunnels and goes on in plain HTTP, as the gateway does here.
+fn mitmproxy(options: &Options, cores: &str, origin: &str, folder: &Path) -> Result<Option<Server>, String> {
+    let program = options.root.join(".cache").join("bench").join("bin").join("mitmdump");
+    if !program.is_file() {
+        progress(
+            "mitmproxy is not installed: its rows are left out; `python3 -m venv .cache/bench && \
+             .cache/bench/bin/pip install mitmproxy` installs it",
+        );
+        return Ok(None);
+    }
+    let address = free_address()?;
+    let port = address.rsplit(':').next().unwrap_or_default();
+    let home = folder.join("mitmproxy");
+    let mut command = Command::new(program);
+    command.args(["--quiet", "--listen-host", "127.0.0.1", "--listen-port", port]);
+    command.args(["--set", &format!("confdir={}", home.display()), "--set", "connection_strategy=lazy"]);
+    command.args(["--set", "upstream_cert=false", "--set", &format!("origin={origin}")]);
+    command.arg("--scripts").arg(options.root.join("tests").join("bench").join("mitmproxy_origin.py"));
+    let process = Process::start("mitmproxy", cores, &command, &folder.join("mitmproxy.stderr"))?;
+    let tls = Tls { ca: home.join("mitmproxy-ca-cert.pem"), tunnel: true };
+    let server = Server { process, target: Target { tls: Some(tls), ..plain(address) } };
+    let patience = Instant::now() + Duration::from_secs(30);
+    while std::net::TcpStream::connect(&server.target.address).is_err() {
+        if Instant::now() > patience {
+            return Err("mitmproxy did not start within 30 s".to_owned());
+        }
+        thread::sleep(Duration::from_millis(50));
+    }
+    Ok(Some(server))
 }
 
 impl Folder {

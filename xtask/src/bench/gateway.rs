@@ -12,7 +12,7 @@ use serde_json::Value;
 
 use super::{
     Options,
-    load::Target,
+    load::{self, Target, Tls},
     process::{Process, clean},
 };
 
@@ -26,6 +26,8 @@ pub struct Gateway {
     pub anew: Target,
     /// The API, as the first agent.
     pub api: Target,
+    /// The forward proxy, as the first agent.
+    pub tunnel: Target,
 }
 
 impl Gateway {
@@ -45,10 +47,16 @@ impl Gateway {
         let line = process.first_line().map_err(|e| format!("{e}; see {}", stderr.display()))?;
         let address = text_member(&line, "listen");
         let address = address.ok_or_else(|| format!("aegis printed `{line}` instead of its addresses"))?;
-        let target =
-            |base: &str, token: String| Target { address: address.clone(), base: base.into(), token: Some(token) };
+        let target = |base: &str, token: String| Target {
+            address: address.clone(),
+            base: base.into(),
+            token: Some(token),
+            tls: None,
+        };
+        let tls = Tls { ca: folder.join("state").join("ca").join("root.crt"), tunnel: true };
         Ok(Self {
             process,
+            tunnel: Target { tls: Some(tls), ..target("", remembered.clone()) },
             api: target("", remembered.clone()),
             remembered: target("/github", remembered),
             anew: target("/github", anew),
@@ -116,10 +124,12 @@ fn text_member(json: &str, name: &str) -> Option<String> {
 }
 
 fn routes(origin: &str) -> String {
+    let hosts: Vec<String> = (0..load::HOSTS).map(|n| format!("\"{}\"", load::host(n))).collect();
+    let hosts = hosts.join(", ");
     format!(
         "[[route]]\nname = \"github\"\nconnector = \"github\"\nupstream = \"http://{origin}\"\n\
          danger_plaintext_upstream = true\nallow_internal = [\"127.0.0.1/32\"]\ncredential = \"github\"\n\
-         default_trust = \"semi_trusted_customer\"\n\n\
+         hosts = [{hosts}]\ndefault_trust = \"semi_trusted_customer\"\n\n\
          [[credential]]\nname = \"github\"\nvault = \"embedded\"\nkind = \"bearer\"\n"
     )
 }

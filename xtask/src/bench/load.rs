@@ -3,14 +3,14 @@
 use std::{
     io::{Read as _, Write as _},
     net::TcpStream,
-    path::Path,
+    path::PathBuf,
     process::Command,
     time::Duration,
 };
 
 use serde::Deserialize;
 
-use super::process;
+use super::{Options, process};
 
 /// What to send, where to.
 #[derive(Debug, Clone)]
@@ -21,6 +21,17 @@ pub struct Target {
     pub base: String,
     /// An agent's token.
     pub token: Option<String>,
+    /// What is needed to speak TLS to it.
+    pub tls: Option<Tls>,
+}
+
+/// TLS, through a tunnel or at once.
+#[derive(Debug, Clone)]
+pub struct Tls {
+    /// File of the root that its certificates lead to.
+    pub ca: PathBuf,
+    /// Whether `CONNECT` comes first.
+    pub tunnel: bool,
 }
 
 /// Kinds of request that `load.lua` knows.
@@ -34,6 +45,14 @@ pub enum Kind {
     Write,
     /// `POST /v1/authorize`.
     Authorize,
+    /// The read of 100 bytes in TLS, HTTP/1.1.
+    Tls1,
+    /// The same in HTTP/2, 8 requests at once on each connection.
+    Tls2,
+    /// One such read on each connection, always the same host.
+    Handshake,
+    /// One such read for each of some hosts that no certificate was issued for yet.
+    ColdHandshake,
 }
 
 impl Kind {
@@ -43,7 +62,16 @@ impl Kind {
             Self::Repository => "repository",
             Self::Write => "write",
             Self::Authorize => "authorize",
+            Self::Tls1 => "tls1",
+            Self::Tls2 => "tls2",
+            Self::Handshake => "handshake",
+            Self::ColdHandshake => "cold handshake",
         }
+    }
+
+    /// Whether it goes through TLS, which wrk does not know in a tunnel.
+    pub fn is_tls(self) -> bool {
+        matches!(self, Self::Tls1 | Self::Tls2 | Self::Handshake | Self::ColdHandshake)
     }
 }
 
@@ -66,13 +94,17 @@ pub struct Seen {
 
 /// Loads a target.
 pub fn run(
-    root: &Path,
+    options: &Options,
     cores: &str,
     target: &Target,
     kind: Kind,
     connections: usize,
     time: Duration,
 ) -> Result<Seen, String> {
+    if kind.is_tls() {
+        return run_tls(options, cores, target, kind, connections, time);
+    }
+    let root = &options.root;
     let mut wrk = Command::new("wrk");
     wrk.args(["--threads", "1", "--timeout", "10"])
         .args(["--connections", &connections.to_string(), "--duration", &format!("{}s", time.as_secs().max(1))])
@@ -81,13 +113,62 @@ pub fn run(
         .arg(format!("http://{}{}", target.address, target.base))
         .args(["--", kind.word()])
         .args(&target.token);
-    let output = process::pinned(cores, &wrk).output().map_err(|e| format!("wrk: {e}"))?;
+    seen_by("wrk", cores, &wrk)
+}
+
+/// The same by `proxy/examples/tunnel_load.rs`.
+fn run_tls(
+    options: &Options,
+    cores: &str,
+    target: &Target,
+    kind: Kind,
+    connections: usize,
+    time: Duration,
+) -> Result<Seen, String> {
+    let tls = target.tls.as_ref().ok_or_else(|| format!("{} speaks no TLS", target.address))?;
+    let mut load = Command::new(options.binaries().join("examples").join("tunnel_load"));
+    load.args(["--connect", &target.address, "--path", "/repos/octo/r1/languages"]).arg("--ca").arg(&tls.ca);
+    load.args(["--connections", &connections.to_string(), "--seconds", &time.as_secs().max(1).to_string()]);
+    match kind {
+        Kind::Tls2 => {
+            load.args(["--http", "2", "--streams", "8"]);
+        }
+        Kind::Handshake => {
+            load.arg("--handshakes");
+        }
+        Kind::ColdHandshake => {
+            load.args(["--handshakes", "--once"]);
+        }
+        _ => {}
+    }
+    if !tls.tunnel {
+        load.arg("--no-tunnel");
+    }
+    if let Some(token) = &target.token {
+        load.args(["--token", token]);
+    }
+    let hosts = if kind == Kind::ColdHandshake { HOSTS } else { 1 };
+    load.args((0..hosts).flat_map(|n| ["--name".to_owned(), host(n)]));
+    seen_by("tunnel_load", cores, &load)
+}
+
+/// The hosts that tunnels lead to.
+pub fn host(n: usize) -> String {
+    format!("h{n}.bench.test")
+}
+
+fn seen_by(name: &str, cores: &str, command: &Command) -> Result<Seen, String> {
+    let output = process::pinned(cores, command).output().map_err(|e| format!("{name}: {e}"))?;
     let text = String::from_utf8_lossy(&output.stdout);
     let line = text.lines().rev().find(|l| l.starts_with('{'));
     let seen: Option<Seen> = line.and_then(|l| serde_json::from_str(l).ok());
-    let seen = seen.ok_or_else(|| format!("wrk did not finish: {}{text}", String::from_utf8_lossy(&output.stderr)))?;
+    let seen =
+        seen.ok_or_else(|| format!("{name} did not finish: {}{text}", String::from_utf8_lossy(&output.stderr)))?;
     seen.sound()
 }
+
+/// Hosts of the gateway's route: handshakes of one cold row.
+pub const HOSTS: usize = 100;
 
 impl Seen {
     /// Any refusal fails: refusing is cheaper than what is to be measured.

@@ -164,7 +164,9 @@ impl Report {
 
     /// The bare proxy under the same load.
     fn base(&self, row: &Row) -> Option<&Row> {
-        let same = |r: &&Row| r.subject == Subject::Bare && r.kind == row.kind && r.connections == row.connections;
+        // Nothing is minted there: the baseline of a cold handshake is a warm one.
+        let kind = if row.kind == Kind::ColdHandshake { Kind::Handshake } else { row.kind };
+        let same = |r: &&Row| r.subject == Subject::Bare && r.kind == kind && r.connections == row.connections;
         self.rows.iter().find(same).filter(|_| row.kind != Kind::Authorize)
     }
 }

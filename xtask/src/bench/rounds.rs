@@ -33,6 +33,8 @@ pub enum Subject {
     Anew,
     /// A gateway of its own on both cores, beside the load.
     BothCores,
+    /// mitmproxy.
+    Mitmproxy,
 }
 
 /// One row of the table.
@@ -69,7 +71,7 @@ pub struct Sample {
 /// Measures all rows. A round that would not end before `deadline` is not begun, except the first.
 pub fn measure(options: &Options, machine: &Machine, fixture: &Fixture, deadline: Instant) -> Result<Vec<Row>, String> {
     progress(&format!("fdatasync takes {} us here", fixture.sync.as_micros()));
-    let mut rows = rows(options, fixture.nginx.is_some());
+    let mut rows = rows(options, fixture.nginx.is_some(), fixture.mitmproxy.is_some());
     if !options.quick {
         progress("warming up");
         for row in &rows {
@@ -100,7 +102,7 @@ pub fn measure(options: &Options, machine: &Machine, fixture: &Fixture, deadline
     Ok(rows)
 }
 
-fn rows(options: &Options, nginx: bool) -> Vec<Row> {
+fn rows(options: &Options, nginx: bool, mitmproxy: bool) -> Vec<Row> {
     let many = options.connections;
     let row = |subject, kind, connections| Row { subject, kind, connections, samples: Vec::new() };
     let mut rows = Vec::new();
@@ -120,6 +122,15 @@ fn rows(options: &Options, nginx: bool) -> Vec<Row> {
         }
     }
     rows.push(row(Subject::BothCores, Kind::Authorize, 32));
+    for subject in [Subject::Bare, Subject::Gateway, Subject::Mitmproxy] {
+        if subject != Subject::Mitmproxy || mitmproxy {
+            rows.push(row(subject, Kind::Tls1, many));
+            // Eight requests at once on each.
+            rows.push(row(subject, Kind::Tls2, (many / 8).max(2)));
+            rows.push(row(subject, Kind::Handshake, 8));
+        }
+    }
+    rows.push(row(Subject::Gateway, Kind::ColdHandshake, 8));
     rows
 }
 
@@ -133,12 +144,17 @@ impl Row {
             Subject::Gateway => "Aegis",
             Subject::Anew => "Aegis, decided anew",
             Subject::BothCores => "Aegis, both cores",
+            Subject::Mitmproxy => "mitmproxy",
         };
         let what = match self.kind {
             Kind::Read => "read",
             Kind::Repository => "read 2 KiB, links",
             Kind::Write => "write",
             Kind::Authorize => "authorize",
+            Kind::Tls1 => "TLS read, h1",
+            Kind::Tls2 => "TLS read, h2",
+            Kind::Handshake => "handshake and read",
+            Kind::ColdHandshake => "the same, minting",
         };
         format!("{what}: {who}")
     }
@@ -186,6 +202,19 @@ fn sample(
     let plain =
         |server: &super::fixture::Server| under_load(options, &load, row, &server.process, &server.target, time);
     match row.subject {
+        Subject::Bare if row.kind.is_tls() => plain(&fixture.bare_tls),
+        Subject::Mitmproxy => plain(fixture.mitmproxy.as_ref().ok_or("mitmproxy is not installed")?),
+        Subject::Gateway if row.kind == Kind::ColdHandshake => {
+            // A gateway that has issued nothing yet.
+            let folder = fixture.folder.0.join("cold");
+            let _ = std::fs::remove_dir_all(&folder);
+            let core = machine.proxy_core.to_string();
+            let gateway = Gateway::start(options, &core, &fixture.origin.target.address, &folder)?;
+            under_load(options, &load, row, &gateway.process, &gateway.tunnel, time)
+        }
+        Subject::Gateway if row.kind.is_tls() => {
+            recorded(options, &load, row, &fixture.gateway, &fixture.gateway.tunnel, time)
+        }
         Subject::Direct => plain(&fixture.origin),
         Subject::Nginx => plain(fixture.nginx.as_ref().ok_or("nginx is not installed")?),
         Subject::Bare => plain(&fixture.bare),
@@ -236,7 +265,7 @@ fn under_load(
     time: Duration,
 ) -> Result<Sample, String> {
     let before = process.usage()?;
-    let seen = load::run(&options.root, cores, target, row.kind, row.connections, time)?;
+    let seen = load::run(options, cores, target, row.kind, row.connections, time)?;
     let after = process.usage()?;
     let settled = settle(process, row.subject)?;
     Ok(figures(&seen, before, after, settled))
@@ -258,7 +287,7 @@ fn figures(seen: &Seen, before: Usage, after: Usage, settled: Usage) -> Sample {
 
 /// Waits until a gateway has done what it puts off, which would disturb the next row on its core.
 fn settle(process: &Process, subject: Subject) -> Result<Usage, String> {
-    if matches!(subject, Subject::Direct | Subject::Nginx | Subject::Bare | Subject::BothCores) {
+    if matches!(subject, Subject::Direct | Subject::Nginx | Subject::Bare | Subject::BothCores | Subject::Mitmproxy) {
         return process.usage();
     }
     let patience = Instant::now() + SETTLE_AT_MOST;

@@ -35,7 +35,9 @@ pub fn judge(rows: &[Row], policies: &[PolicyRow]) -> Vec<Verdict> {
     };
     let authorize = find(Subject::BothCores, Kind::Authorize, true);
     let cost = |count| policies.iter().find(|p| p.policies == count).map(|p| p.decision_ns);
-    let memory = rows.iter().filter(|r| !matches!(r.subject, Subject::Direct | Subject::Nginx | Subject::Bare));
+    let memory = rows
+        .iter()
+        .filter(|r| !matches!(r.subject, Subject::Direct | Subject::Nginx | Subject::Bare | Subject::Mitmproxy));
     let memory = memory.filter_map(|r| r.median(|s| s.rss_mb)).reduce(f64::max);
     vec![
         at_least("reads, decided anew, to bare Pingora", 0.4, ratio(Subject::Anew), ""),
