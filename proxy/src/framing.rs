@@ -56,7 +56,9 @@ pub(crate) fn read(session: &Session, conn: &ConnState) -> Result<Request, Reply
     }
     // Without TLS, HTTP/2 is spoken on the listeners of gRPC routes alone.
     let scheme = conn.ingress().scheme();
-    if head.version == Version::HTTP_2 && head.method != Method::CONNECT && head.uri.scheme_str() != Some(scheme) {
+    // Where `Host` stands in for `:authority` the parser keeps no scheme.
+    let other = head.uri.scheme_str().is_some_and(|s| s != scheme);
+    if head.version == Version::HTTP_2 && head.method != Method::CONNECT && other {
         return Err(bad("bad_scheme", &format!("`:scheme` must be `{scheme}`")));
     }
     let websocket =

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import threading
+import time
 from collections import defaultdict
 from pathlib import Path
 
@@ -62,6 +63,13 @@ def test_agents_never_share_a_connection_and_each_keeps_its_own(tmp_path: Path) 
         assert len(users) == len(agents), "one after the other, an agent needs one connection"
 
 
+def slow(running: Gateway, agent: Agent, milliseconds: int) -> threading.Thread:
+    path = f"/slow/{milliseconds}/{agent.agent_id}"
+    thread = threading.Thread(target=running.call, args=(agent, "GET", path, "r"))
+    thread.start()
+    return thread
+
+
 def test_agents_never_share_an_http2_connection_and_each_keeps_its_own(tmp_path: Path) -> None:
     with H2Origin() as origin:
         routes = [Route("r", origin.url, **GENERIC, more={"http2": True})]
@@ -70,13 +78,13 @@ def test_agents_never_share_an_http2_connection_and_each_keeps_its_own(tmp_path:
             for agent in agents:
                 assert running.call(agent, "GET", f"/who/{agent.agent_id}", "r").status_code == 200
             before = origin.connections
-            threads = [
-                threading.Thread(target=running.call, args=(agent, "GET", f"/slow/300/{agent.agent_id}", "r"))
-                for agent in agents
-                for _ in range(5)
-            ]
-            for thread in threads:
-                thread.start()
+            # One stream of each first: two that look for the idle connection at once may miss it.
+            threads = [slow(running, agent, 1500) for agent in agents]
+            deadline = time.monotonic() + 10
+            while sum(stream.path.startswith("/slow/1500/") for stream in origin.streams) < len(agents):
+                assert time.monotonic() < deadline, "the first streams did not arrive"
+                time.sleep(0.01)
+            threads += [slow(running, agent, 300) for agent in agents for _ in range(4)]
             for thread in threads:
                 thread.join(20)
             assert origin.connections == before == len(agents), "streams of one agent meet on its connection"
