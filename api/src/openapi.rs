@@ -49,7 +49,7 @@ pub(crate) async fn serve() -> impl IntoResponse {
         (name = "evidence", description = "What is on record."),
         (name = "catalog", description = "Names of actions."),
         (name = "credentials", description = "On the admin listener, with an admin's token. Values never come out."),
-        (name = "operations", description = "On the admin listener; `/health` on both."),
+        (name = "operations", description = "On the admin listener; `/health` on both, and so is `/ready`, without its checks on the agents'."),
     ),
     modifiers(&Everywhere)
 )]

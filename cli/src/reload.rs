@@ -29,6 +29,7 @@ use tokio::{
 use crate::{
     config::{Config, Named},
     error::CliError,
+    supervisor,
 };
 
 /// The files that make a configuration.
@@ -191,7 +192,9 @@ pub async fn watch(reloader: Arc<Reloader>, mut shutdown: watch::Receiver<bool>)
             let _ = changes.try_recv();
             let _ = reloader.reload_changed().await;
         } else {
+            supervisor::reloading();
             let _ = reloader.reload().await;
+            supervisor::ready(false);
         }
     }
 }

@@ -44,6 +44,14 @@ impl Held {
         Ok(Some(held))
     }
 
+    /// The same, where another holder is an error.
+    pub fn alone(folder: &Path) -> Result<Self, CliError> {
+        Self::take(folder)?.ok_or_else(|| {
+            let at = admin_address(folder).map(|a| format!(" (its admin API is at {a})")).unwrap_or_default();
+            CliError::failed(format!("another gateway has `{}` open{at}", folder.display()))
+        })
+    }
+
     /// Tells other commands where the admin API is.
     pub fn publish_admin(&self, address: SocketAddr) -> Result<(), CliError> {
         write_private(&self.folder.join(ADMIN_ADDRESS), format!("{address}\n").as_bytes())

@@ -38,6 +38,7 @@ pub(crate) struct Exchange {
     /// `Host` and the part of the path that selected the route, for URLs in answers.
     base: String,
     is_head: bool,
+    sent: bool,
     started: Instant,
 }
 
@@ -56,6 +57,7 @@ impl Exchange {
             sending: None,
             base: String::new(),
             is_head: false,
+            sent: false,
             started: Instant::now(),
         }
     }
@@ -106,6 +108,12 @@ impl Exchange {
             .then(|| (format!("{}{}", upstream.origin(), upstream.base_path), self.base.clone()))
     }
 
+    /// Permitted: only the outcome is still to be recorded.
+    pub(crate) fn sent(&mut self) {
+        self.sent = true;
+        self.conn.sent();
+    }
+
     pub(crate) fn sending(&mut self) -> Result<&mut Sending> {
         self.sending.as_mut().ok_or_else(|| Error::explain(ErrorType::InternalError, "no permit"))
     }
@@ -124,7 +132,7 @@ impl Exchange {
 
 impl Drop for Exchange {
     fn drop(&mut self) {
-        self.conn.leave();
+        self.conn.leave(self.sent);
         self.broker.metrics.in_flight.dec();
     }
 }

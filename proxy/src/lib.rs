@@ -5,15 +5,20 @@
 mod agent;
 mod body;
 mod conn;
+mod connections;
 mod dial;
 mod exchange;
 mod framing;
 mod guard;
 mod listen;
 mod path;
+mod relay;
 mod reply;
 mod rewrite;
+pub mod sockets;
 mod upstream;
 
+pub use connections::{Busy, Connections, Limits, Mode, Origin};
 pub use dial::Dialer;
-pub use listen::{AgentApi, Bound, ProxyError, ProxyOptions, serve};
+pub use listen::{AgentApi, Bound, Entrance, ProxyError, ProxyOptions, serve};
+pub use sockets::Sockets;

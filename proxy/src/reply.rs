@@ -168,12 +168,14 @@ impl Gate {
         };
         call.headers_mut().extend(request.headers.clone());
         call.headers_mut().extend(request.credentials.clone());
+        x.conn.judging();
         Reply::Api(Box::new((self.api)(call, x.peer).await))
     }
 }
 
 /// Writes a reply downstream; a refusal first becomes a leaf.
 pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchange, reply: Reply) -> Result<()> {
+    x.conn.judging();
     let (answer, close) = match reply {
         Reply::Api(answer) => {
             let (parts, body) = answer.into_parts();
@@ -201,7 +203,7 @@ pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchang
         }
     };
     // An unread body would be taken for the next request; a little is read, more closes the connection.
-    if close || !body::drain(session).await {
+    if close || !body::drain(session).await || x.conn.leaving() {
         session.set_keepalive(None);
     }
     write(session, answer, x.is_head()).await
