@@ -412,6 +412,16 @@ def test_authority_and_host_must_not_differ(
     assert origin.since(before) == (0, [])
 
 
+def test_a_request_may_end_in_a_frame_of_its_own(forward: Gateway, worker: Agent, origin: StrictOrigin) -> None:
+    """It has no body for that."""
+    before = origin.mark()
+    sock = tunnels.open_tunnel(forward.listen, f"{HOST}:443", worker.token)
+    fields = [(":method", "GET"), (":scheme", "https"), (":path", "/user"), (":authority", HOST)]
+    with tunnels.tls(sock, forward.ca, HOST, "h2") as inside:
+        inside.sendall(tunnels.h2_request(fields, ends_later=True))
+        eventually(lambda: len(origin.since(before)[1]) == 1, "the request", forward)
+
+
 @pytest.mark.parametrize("size", [10, 100_000, 2_000_000])
 def test_an_early_refusal_on_http2_reaches_the_client(
     size: int, forward: Gateway, worker: Agent, origin: StrictOrigin, tmp_path: Path, tail: receipts.Tail

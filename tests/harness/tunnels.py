@@ -53,12 +53,17 @@ def tls(sock: socket.socket, ca: Path, name: str | None, *alpn: str) -> ssl.SSLS
     return context(ca, *alpn).wrap_socket(sock, server_hostname=name)
 
 
-def h2_request(fields: list[tuple[str, str]]) -> bytes:
-    """A client's preface, settings and one request that ends with its head, every field written out."""
+def h2_request(fields: list[tuple[str, str]], ends_later: bool = False) -> bytes:
+    """A client's preface, settings and one request without a body, every field written out.
+
+    It ends with its head, or `ends_later` with an empty frame of data.
+    """
     block = b""
     for name, value in fields:
         # RFC 7541, section 6.2.2: a literal without indexing, a new name, no Huffman code.
         block += b"\x00" + bytes([len(name)]) + name.encode() + bytes([len(value)]) + value.encode()
     settings = b"\x00\x00\x00\x04\x00\x00\x00\x00\x00"
-    headers = len(block).to_bytes(3, "big") + b"\x01\x05" + (1).to_bytes(4, "big") + block
-    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + headers
+    stream = (1).to_bytes(4, "big")
+    headers = len(block).to_bytes(3, "big") + b"\x01" + (b"\x04" if ends_later else b"\x05") + stream + block
+    data = b"\x00\x00\x00\x00\x01" + stream if ends_later else b""
+    return b"PRI * HTTP/2.0\r\n\r\nSM\r\n\r\n" + settings + headers + data
