@@ -399,6 +399,9 @@ mod tests {
             b"GET / HTTP/1.1\r\nHost : x\r\n\r\n",
             b"GET / HTTP/1.1\r\n: x\r\n\r\n",
             b"GET / HTTP/1.1\r\nA\0: x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nA: b\rc\r\nHost: x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nno name\r\nHost: x\r\n\r\n",
+            b"GET / HTTP/1.1\r\nHost: x\r\n: no name\r\n\r\n",
         ] {
             assert!(check_wire(bad).is_err(), "{}", String::from_utf8_lossy(bad));
         }

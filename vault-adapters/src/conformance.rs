@@ -127,6 +127,9 @@ pub async fn a_rotation_is_seen_at_once_under_another_version(harness: &impl Har
         let leased = harness.vault().lease("KEY").await.unwrap();
         assert_eq!(leased.value.expose(), value.as_bytes());
         assert!(!versions.contains(&leased.version));
+        // Who says which version is current says so of this one: an old lease must not pass for it.
+        let current = harness.vault().current("KEY");
+        assert!(current.is_none_or(|version| version == leased.version), "not the version that is leased");
         versions.push(leased.version);
     }
 }
@@ -136,6 +139,7 @@ pub async fn a_removed_value_is_no_longer_leased(harness: &impl Harness) {
     harness.vault().lease("KEY").await.unwrap();
     harness.unset("KEY").await;
     assert!(matches!(harness.vault().lease("KEY").await, Err(VaultError::NotFound(_))));
+    assert_eq!(harness.vault().current("KEY"), None, "what is gone has no version");
     harness.set("KEY", b"value again").await.unwrap();
     assert_eq!(harness.vault().lease("KEY").await.unwrap().value.expose(), b"value again");
 }
