@@ -2,13 +2,15 @@
 
 mod egress;
 mod files;
+mod parse;
 mod read;
 mod route;
 
 pub use egress::{ClientCertificate, ClientKey, Egress, Roots, UpstreamProxy};
 pub use files::NamedFiles;
+pub use parse::parse;
 pub use read::{Problem, Severity};
 pub use route::{
     ApiDefaults, ConnectorKind, CredentialKind, CredentialSpec, Injection, ProxyAuth, Route, RouteConfig,
-    TunnelDefaults, Unmapped, Upstream, parse,
+    TunnelDefaults, Unmapped, Upstream,
 };

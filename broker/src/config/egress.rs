@@ -10,7 +10,7 @@ use rustls::{
     sign::CertifiedKey,
 };
 
-use super::{ConnectorKind, Unmapped, Upstream, files::NamedFiles, read::Reader, route::parse_upstream};
+use super::{ConnectorKind, Unmapped, Upstream, files::NamedFiles, parse::parse_upstream, read::Reader};
 use crate::secret::Secret;
 
 /// The upstream side of a route.
