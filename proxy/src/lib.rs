@@ -16,6 +16,7 @@ mod framing;
 mod front;
 mod grpc;
 mod guard;
+mod hold;
 mod lifeline;
 mod listen;
 mod material;
