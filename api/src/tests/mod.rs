@@ -327,15 +327,28 @@ name = "desk.deploy"
 class = "write"
 risk = "high"
 resource = "{service}"
+
+[[tool]]
+name = "desk.raze"
+class = "delete"
+risk = "critical"
+
+[api]
+max_pending_approvals = 3
 "#;
 
 const POLICIES: &str = r#"
 @id("write")
-permit (principal, action in [Action::"desk.write_note", Action::"desk.deploy"], resource);
+permit (principal, action in [Action::"desk.write_note", Action::"desk.deploy", Action::"desk.raze"], resource);
 
 @id("deploy-asks")
 @description("a deployment takes a person's agreement")
 @require_approval("leads")
 forbid (principal, action == Action::"desk.deploy", resource)
+unless { context.approval.groups.contains("leads") };
+
+@id("raze-asks")
+@require_approval("leads")
+forbid (principal, action == Action::"desk.raze", resource)
 unless { context.approval.groups.contains("leads") };
 "#;
