@@ -36,11 +36,11 @@ class Texts:
 
     def value(self, depth: int) -> str:
         pick = self.random.random()
-        if depth > 5 or pick < 0.35:
+        if depth > 3 or pick < 0.45:
             return self.scalar()
-        if pick < 0.65:
-            return self.array([self.value(depth + 1) for _ in range(self.random.randrange(5))])
-        keys = {self.string(): None for _ in range(self.random.randrange(6))}
+        if pick < 0.7:
+            return self.array([self.value(depth + 1) for _ in range(self.random.randrange(4))])
+        keys = {self.string(): None for _ in range(self.random.randrange(5))}
         return self.object([(key, self.value(depth + 1)) for key in agreeing(list(keys))])
 
     def scalar(self) -> str:
