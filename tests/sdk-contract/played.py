@@ -93,7 +93,7 @@ class Stage:
             # Nobody listens there any more.
             self.gateway.order(op="close", port=port)
         scheme = "https" if tls else "http"
-        url = (case.url or f"{scheme}://127.0.0.1:{{port}}").format(port=port)
+        url = (f"{scheme}://127.0.0.1:{{port}}" if case.url is None else case.url).format(port=port)
         for number, order in enumerate(case.orders(mode)):
             order |= {"id": f"{case.id} {number}", "gateway_url": url}
             if order["ca_file"]:
@@ -105,9 +105,9 @@ class Stage:
         return Played(case, sdk, mode, answers, closed["log"], closed["connections"], closed["errors"])
 
     def stop(self) -> None:
-        self.threads.shutdown(cancel_futures=True)
-        self.pool.stop()
+        self.threads.shutdown(wait=False, cancel_futures=True)
         self.gateway.process.kill()
+        self.pool.stop()
 
 
 @functools.cache

@@ -239,6 +239,10 @@ class Wire:
     def request(self) -> tuple[str, bytes]:
         while b"\r\n\r\n" not in self.data:
             self._more()
+            if self.data.startswith(b"\x16"):
+                # A TLS handshake on a plain port, answered as servers do.
+                self.send(b"HTTP/1.1 400 Bad Request\r\nConnection: close\r\nContent-Length: 0\r\n\r\n")
+                raise Gone
         raw, _, self.data = self.data.partition(b"\r\n\r\n")
         head = raw.decode("latin-1")
         lengths = re.findall(r"\r\ncontent-length:[ \t]*(\d+)", head, re.IGNORECASE)

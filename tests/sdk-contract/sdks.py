@@ -2,6 +2,7 @@
 
 from __future__ import annotations
 
+import contextlib
 import json
 import os
 import queue
@@ -18,7 +19,7 @@ from harness import environment
 
 HERE = Path(__file__).resolve().parent
 SDK = environment.ROOT / "sdk"
-ANSWER_SECONDS = 60.0
+ANSWER_SECONDS = 30.0
 # The first mode of a language is the one that everything runs in.
 MODES = {
     "python": ["plain", "async", "stream", "async_stream"],
@@ -113,7 +114,8 @@ class Driver:
         return self.stderr.read().decode(errors="replace")
 
     def stop(self) -> None:
-        if self.process.stdin:
+        with contextlib.suppress(OSError):
+            assert self.process.stdin
             self.process.stdin.close()
         try:
             self.process.wait(5)
@@ -141,7 +143,11 @@ class Pool:
                     self._free[name].put(None)
         found = self._free[name].get()
         if found is None or found.process.poll() is not None:
-            found = Driver(name)
+            try:
+                found = Driver(name)
+            except OSError:
+                self._free[name].put(None)
+                raise
             with self._lock:
                 self._all.append(found)
         return found
