@@ -29,7 +29,9 @@ from ._errors import (
 from ._protect import protect_tool
 from ._strict import parse_strict
 from ._trust import SOURCE_TRUST, source_trust
-from ._version import VERSION as __version__
+from ._version import VERSION
+
+__version__ = VERSION
 
 __all__ = [
     "CANON_VERSION",

@@ -166,7 +166,7 @@ class _Reader:
         raw = b""
         while True:
             plain = _PLAIN.match(self._text, self._at)
-            assert plain is not None  # matches nothing at least
+            assert plain is not None  # noqa: S101 - it matches nothing at least
             raw += plain.group()
             self._at = plain.end()
             byte = self._next("EOF while parsing a string")

@@ -21,7 +21,9 @@ def wrap(guard: Guard, function: Any) -> Any:
         return _dry(guard, binder, is_async=True) if guard.dry_run else _async_stream(guard, binder)
     if inspect.isgeneratorfunction(function):
         return _dry(guard, binder, is_async=False) if guard.dry_run else _stream(guard, binder)
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(getattr(function, "__call__", None))
+    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
+        getattr(type(function), "__call__", None)
+    )
     if guard.dry_run:
         return _dry(guard, binder, is_async=is_async)
     return _async(guard, binder) if is_async else _plain(guard, binder)
@@ -93,7 +95,7 @@ def _items(
             except GeneratorExit:
                 inner.close()
                 raise
-            except BaseException as thrown:
+            except BaseException as thrown:  # noqa: BLE001 - it is the function's to handle
                 step = functools.partial(inner.throw, thrown)
     except GeneratorExit:
         # Left early by the caller: the function did not fail, and there is no whole result.
@@ -138,7 +140,7 @@ async def _async_items(
             except GeneratorExit:
                 await inner.aclose()
                 raise
-            except BaseException as thrown:
+            except BaseException as thrown:  # noqa: BLE001 - it is the function's to handle
                 step = functools.partial(inner.athrow, thrown)
     except GeneratorExit:
         await guard.areport(decision, "completed")

@@ -3,7 +3,7 @@
 from __future__ import annotations
 
 from pathlib import Path
-from typing import Callable, Optional
+from typing import Callable
 
 from ._bundle import verify_bundle
 from ._dir import Progress, verify_dir

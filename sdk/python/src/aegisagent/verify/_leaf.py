@@ -34,7 +34,7 @@ class LeafView:
         seq, ts = unsigned(value.get("seq")), value.get("ts")
         if seq is None:
             raise Broken("`seq` is missing or no number")
-        if not _is_integer(ts):
+        if not isinstance(ts, int) or isinstance(ts, bool):
             raise Broken("`ts` is missing or no number")
         type_name = raw_text(value.get("type")) or ""
         if type_name not in TYPES:
