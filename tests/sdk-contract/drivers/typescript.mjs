@@ -13,6 +13,8 @@ import {
 } from "../../../sdk/typescript/dist/index.js";
 import { verifyReceipts } from "../../../sdk/typescript/dist/verify/index.js";
 
+class BodyError extends Error {}
+
 const clients = new Map();
 const OPERATIONS = {
   call,
@@ -107,8 +109,6 @@ function body({ mode, returns, fails }, seen) {
       return () => run();
   }
 }
-
-class BodyError extends Error {}
 
 function described(e, seen) {
   if (e instanceof BodyError) return { code: "body" };
