@@ -53,15 +53,16 @@ export interface ApprovalState {
   readonly expiresAt: number | undefined;
 }
 
-/** Reads a decision about the action of `actionHash`. */
-export function readDecision(body: JsonObject, actionHash: string, dryRun: boolean): Decision {
+/** Reads a decision about the action of `actionHash`. `before` is what errors say where the answer says nothing. */
+export function readDecision(body: JsonObject, actionHash: string, dryRun: boolean, before: ErrorDetails = {}): Decision {
   const receipt = readReceipt(body["receipt"]);
   const decisionId = identifier(body["decision_id"]);
   const known: ErrorDetails = {
     reason: text(body["reason"]),
     status: 200,
-    decisionId,
-    receiptId: receipt?.receiptId,
+    decisionId: decisionId ?? before.decisionId,
+    receiptId: receipt?.receiptId ?? before.receiptId,
+    approvalId: before.approvalId,
     actionHash,
   };
   const wrong = (what: string) => new UnexpectedAnswerError(`the gateway's decision does not count: ${what}`, known);

@@ -130,7 +130,7 @@ export class AegisClient {
     const question = { method: "POST", path, body, deadline, known, once: true } as const;
     const answer = await this.#gateway.ask(question);
     if (answer.status === 409) throw this.#notConsumed(answer, known);
-    return readDecision(this.#gateway.readObject(answer, known), actionHash, false);
+    return readDecision(this.#gateway.readObject(answer, known), actionHash, false, known);
   }
 
   /** Says how an allowed call ended. Never throws: the function has run, and nothing can change that. */

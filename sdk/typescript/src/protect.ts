@@ -10,7 +10,7 @@ import { ask, permit, type Call, type OnPending } from "./run.js";
 import { currentSourceTrust, leastTrusted, type SourceTrust } from "./trust.js";
 
 /** How a function is protected. */
-export interface ProtectOptions {
+export interface ProtectOptions<A extends object = Record<string, unknown>> {
   client: AegisClient;
   /** System, e.g. `github`. */
   tool: string;
@@ -21,9 +21,9 @@ export interface ProtectOptions {
   /** Template of the resource over the names of the arguments, e.g. `{repo}#{pr_number}`. Default: the catalog's. */
   resource?: string | undefined;
   /** Arguments that are neither sent nor bound by the hash: connections, loggers. They reach the function as they are. */
-  exclude?: readonly string[] | undefined;
+  exclude?: readonly (keyof NoInfer<A> & string)[] | undefined;
   /** Values for arguments that are not given. Defaults in a parameter pattern cannot be seen, and are not bound by the hash. */
-  defaults?: Readonly<Record<string, unknown>> | undefined;
+  defaults?: Readonly<Partial<NoInfer<A>>> | undefined;
   /** How far the source of the arguments can be trusted. */
   sourceTrust?: SourceTrust | undefined;
   onPending?: OnPending | undefined;
@@ -65,7 +65,7 @@ export interface ProtectedTool<A, R, This = unknown> {
  * the arguments that were hashed, so a change behind its back changes nothing.
  */
 export function protectTool<A extends object, R, This = unknown>(
-  options: ProtectOptions,
+  options: ProtectOptions<A>,
   fn: (this: This, args: A) => R,
 ): ProtectedTool<A, R, This> {
   const binding = bindingOf(options);
@@ -179,7 +179,7 @@ function isIterator(value: unknown): boolean {
   return typeof value.next === "function" && (Symbol.iterator in value || Symbol.asyncIterator in value);
 }
 
-function bindingOf(options: ProtectOptions): Binding {
+function bindingOf<A extends object>(options: ProtectOptions<A>): Binding {
   const { client, tool, action, risk, resource, exclude = [], defaults = {}, sourceTrust } = options;
   if (!(client instanceof AegisClient)) throw new ConfigurationError("`client` must be an AegisClient");
   for (const [field, name] of Object.entries({ tool, action })) {
@@ -189,7 +189,7 @@ function bindingOf(options: ProtectOptions): Binding {
   }
   if (risk !== undefined && !isRisk(risk)) throw new ConfigurationError("`risk` must be low, medium, high or critical");
   leastTrusted(sourceTrust);
-  const excluded = new Set(exclude);
+  const excluded = new Set<string>(exclude);
   const missing = resource === undefined ? undefined : templateVariables(resource).find((name) => excluded.has(name));
   if (missing !== undefined) throw new ConfigurationError(`\`${missing}\` is part of the resource and cannot be excluded`);
   return { tool, action, risk, resource, exclude: excluded, defaults: { ...defaults } };

@@ -56,9 +56,9 @@ export async function ask(call: Call, dryRun: boolean): Promise<{ decision: Deci
   const { client, binding, sourceTrust, signal } = call;
   signal?.throwIfAborted();
   const deadline = now() + client.timeout;
-  const bound = readArguments(binding, call.args);
+  const read = readNow(call);
   const entry = await abortable(client.action(binding.tool, binding.action, { deadline }), signal);
-  const prepared = prepare(binding, entry, bound);
+  const prepared = prepare(binding, entry, read());
   const options = { sourceTrust, dryRun, signal, deadline, actionHash: prepared.hash };
   const decision = await client.authorize(prepared.call, options);
   call.onDecision?.(decision);
@@ -85,6 +85,18 @@ export async function permit(call: Call): Promise<Permission> {
       if (used.decision !== "allow") throw new ApprovalStaleError(used.message, usedDetails);
       return { decision: used, given: unchanged(call, entry, { ...knownOf(used), approvalId }).given };
     }
+  }
+}
+
+/** Reads the arguments at once; what is wrong with them is said later, behind what is wrong with the catalog. */
+function readNow({ binding, args }: Call): () => Bound {
+  try {
+    const bound = readArguments(binding, args);
+    return () => bound;
+  } catch (e) {
+    return () => {
+      throw e;
+    };
   }
 }
 

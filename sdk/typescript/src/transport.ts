@@ -86,7 +86,7 @@ export class Transport {
       const secure = this.#url.protocol === "https:";
       const request = (secure ? https : http).request(this.#options(exchange));
       let connected = false;
-      let began = false;
+      let response: http.IncomingMessage | undefined;
       let settled = false;
       const timers: NodeJS.Timeout[] = [];
       const finish = (settle: () => void) => {
@@ -124,23 +124,25 @@ export class Transport {
         fail("garbled", "the answer changes the protocol");
       });
       request.on("error", (error: NodeJS.ErrnoException) => {
-        const [kind, message] = kindOf(error, connected, began, secure);
+        // Behind a whole answer nothing can be wrong with it; the connection is closed all the same.
+        if (response?.complete === true) return;
+        const [kind, message] = kindOf(error, connected, response !== undefined, secure);
         fail(kind, message, error);
       });
-      request.on("response", (response) => {
-        began = true;
+      request.on("response", (message) => {
+        response = message;
         const chunks: Buffer[] = [];
         let size = 0;
-        response.on("data", (chunk: Buffer) => {
+        message.on("data", (chunk: Buffer) => {
           size += chunk.length;
           if (size > MAX_ANSWER) fail("garbled", `the answer is larger than ${MAX_ANSWER} bytes`);
           else chunks.push(chunk);
         });
-        response.on("error", (error) => fail("half", "the connection was lost within the answer", error));
-        response.on("close", () => fail("half", "the connection was lost within the answer"));
-        response.on("end", () => {
-          if (!response.complete) return;
-          const { statusCode: status = 0, headers } = response;
+        message.on("error", (error) => fail("half", "the connection was lost within the answer", error));
+        message.on("close", () => fail("half", "the connection was lost within the answer"));
+        message.on("end", () => {
+          if (!message.complete) return;
+          const { statusCode: status = 0, headers } = message;
           finish(() => resolve({ status, headers, body: Buffer.concat(chunks) }));
         });
       });

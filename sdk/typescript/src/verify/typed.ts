@@ -40,6 +40,7 @@ export function listOf<T>(read: Read<T>): Read<T[]> {
   return (scanner) => {
     if (scanner.startOfValue() !== OPEN_LIST) throw wrongType(scanner, "a sequence");
     return placed(scanner, closeList, () => {
+      scanner.at++;
       const items: T[] = [];
       while (scanner.moreItems(items.length === 0)) items.push(read(scanner));
       return items;
