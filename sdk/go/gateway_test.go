@@ -46,8 +46,8 @@ type gateway struct {
 }
 
 type recorded struct {
-	method, path string
-	body         []byte
+	method, path, from string
+	body               []byte
 }
 
 type request struct {
@@ -71,7 +71,7 @@ func (g *gateway) serve(w http.ResponseWriter, r *http.Request) {
 	body, _ := io.ReadAll(r.Body)
 	g.mu.Lock()
 	defer g.mu.Unlock()
-	g.requests = append(g.requests, recorded{r.Method, r.URL.Path, body})
+	g.requests = append(g.requests, recorded{r.Method, r.URL.Path, r.RemoteAddr, body})
 	if r.Header.Get("Authorization") != "Bearer "+testToken {
 		problem(w, 401, "unknown_token", "unknown token")
 		return

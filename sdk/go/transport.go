@@ -128,11 +128,10 @@ func classify(err error, answered bool) *Error {
 	var timeout net.Error
 	var record tls.RecordHeaderError
 	var verify *tls.CertificateVerificationError
-	var alert tls.AlertError
 	switch {
 	case errors.Is(err, context.DeadlineExceeded), errors.As(err, &timeout) && timeout.Timeout():
 		fault.Code, fault.Message = GatewayTimeout, "the gateway did not answer in time"
-	case errors.As(err, &verify), errors.As(err, &alert), errors.As(err, &record), isX509(err),
+	case errors.As(err, &verify), errors.As(err, &record), isX509(err), isAlert(err),
 		strings.Contains(err.Error(), "server gave HTTP response to HTTPS client"):
 		fault.Code, fault.Message = TLSError, "the TLS connection does not hold: "+err.Error()
 	case errors.Is(err, errNotLoopback):
@@ -150,6 +149,12 @@ var errHalf = errors.New("half an answer")
 func isReset(err error) bool {
 	var op *net.OpError
 	return errors.As(err, &op)
+}
+
+// isAlert: one of the two ended the handshake with a TLS alert.
+func isAlert(err error) bool {
+	var op *net.OpError
+	return errors.As(err, &op) && (op.Op == "remote error" || op.Op == "local error")
 }
 
 func isX509(err error) bool {
