@@ -80,6 +80,12 @@ def canon_lines() -> Path:
     return environment.aegis().parent / "examples" / "canon_lines"
 
 
+def without_canon_lines() -> str:
+    """Why Rust may be left out. Where a gateway was named, there is no excuse."""
+    missing = not canon_lines().is_file() and "AEGIS_BIN" not in os.environ
+    return f"{canon_lines()} is not built" if missing else ""
+
+
 def python_path() -> str:
     source = SDK / "python" / "src"
     return str(source if source.is_dir() else SDK / "python")
