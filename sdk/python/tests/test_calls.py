@@ -55,7 +55,7 @@ class Tool:
             yield None
 
         kinds: dict[str, Any] = {"plain": plain, "async": coroutine, "stream": stream, "async_stream": async_stream}
-        wrapper = protect_tool(client=client, tool="github", action="merge_pull_request", risk="high", **more)
+        wrapper: Any = protect_tool(client=client, tool="github", action="merge_pull_request", risk="high", **more)
         self.protected = wrapper(kinds[kind])
         self.kind = kind
 
@@ -150,7 +150,12 @@ def test_arguments_swapped_during_consume_do_not_run(gateway: Gateway, client: A
 
 def test_arguments_swapped_during_authorize_do_not_run(kind: str, gateway: Gateway, client: AegisClient) -> None:
     labels = ["a"]
-    gateway.script = {"authorize": [lambda: labels.append("swapped") or "default"]}
+
+    def swapped() -> str:
+        labels.append("swapped")
+        return "default"
+
+    gateway.script = {"authorize": [swapped]}
     tool = Tool(kind, client)
     with pytest.raises(ActionHashMismatchError):
         tool("octo/pay", 7, labels)

@@ -95,7 +95,10 @@ def test_what_values_of_python_stand_for() -> None:
     class Level(enum.IntEnum):
         HIGH = 3
 
-    assert canonicalize({"b": (1, 2.0), "a": [Word.A, Level.HIGH, True, None, -0.0]}) == b'{"a":["\xc3\xa9",3,true,null,0],"b":[1,2]}'
+    assert (
+        canonicalize({"b": (1, 2.0), "a": [Word.A, Level.HIGH, True, None, -0.0]})
+        == b'{"a":["\xc3\xa9",3,true,null,0],"b":[1,2]}'
+    )
 
 
 @pytest.mark.parametrize(
@@ -152,8 +155,10 @@ def test_reserved_keys_are_refused_in_actions(key: str) -> None:
     assert canonicalize({key: 1})
 
 
-@pytest.mark.parametrize("change", [{"tool": ""}, {"action": "a/b"}, {"resource": ""}, {"resource": "a\x7f"}, {"more": 1}])
+@pytest.mark.parametrize(
+    "change", [{"tool": ""}, {"action": "a/b"}, {"resource": ""}, {"resource": "a\x7f"}, {"more": 1}]
+)
 def test_calls_that_are_none(change: dict[str, Any]) -> None:
-    call = {"tool": "t", "action": "a", "resource": None, "mutates_state": False, "parameters": {}}
+    call: dict[str, Any] = {"tool": "t", "action": "a", "resource": None, "mutates_state": False, "parameters": {}}
     with pytest.raises(CanonError):
         hash_call({**call, **change})

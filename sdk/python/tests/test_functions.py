@@ -6,20 +6,23 @@ import asyncio
 import inspect
 import threading
 from collections.abc import AsyncIterator, Iterator
-from typing import Any
+from typing import Any, Callable, TypeVar
 
 import pytest
 from fake import Gateway
 
 from aegisagent import SOURCE_TRUST, AegisClient, ConfigurationError, DeniedError, protect_tool, source_trust
 
+F = TypeVar("F")
+
 
 def asked(gateway: Gateway) -> Any:
     return gateway.body("authorize")["tool_call"]["parameters"]
 
 
-def refund_of(client: AegisClient, **more: Any) -> Any:
-    return protect_tool(client=client, tool="shop", action="refund", **more)
+def refund_of(client: AegisClient, **more: Any) -> Callable[[F], F]:
+    wrapper: Callable[[F], F] = protect_tool(client=client, tool="shop", action="refund", **more)
+    return wrapper
 
 
 def test_defaults_keywords_and_nulls(gateway: Gateway, client: AegisClient) -> None:
@@ -33,9 +36,9 @@ def test_defaults_keywords_and_nulls(gateway: Gateway, client: AegisClient) -> N
     refund(5, object(), 1, 2, note="n", extra={"a": 1}, nothing=None)
     assert asked(gateway) == {"amount": 5, "rest": [1, 2], "note": "n", "fast": True, "extra": {"a": 1}}
     assert refund.__doc__ == "Refunds."
-    assert list(inspect.signature(refund).parameters)[0] == "amount"
+    assert next(iter(inspect.signature(refund).parameters)) == "amount"
     with pytest.raises(TypeError):
-        refund()
+        refund()  # type: ignore[call-arg]
 
 
 def test_methods_of_every_kind(gateway: Gateway, client: AegisClient) -> None:
@@ -90,7 +93,7 @@ def test_async_functions_look_like_what_they_are(client: AegisClient) -> None:
 def test_generators_take_what_is_sent_and_thrown(gateway: Gateway, client: AegisClient) -> None:
     @refund_of(client)
     def echo(amount: int) -> Any:
-        got = []
+        got: list[str] = []
         try:
             while True:
                 got.append((yield len(got)))
@@ -141,15 +144,16 @@ def test_a_stream_left_early_has_no_digest(gateway: Gateway, client: AegisClient
 
 
 def test_a_cancelled_task_is_reported(gateway: Gateway, client: AegisClient) -> None:
+    running = asyncio.Event()
+
     @refund_of(client)
     async def slow(amount: int) -> None:
+        running.set()
         await asyncio.sleep(60)
 
     async def cancelled() -> None:
         task = asyncio.create_task(slow(5))
-        while "authorize" not in gateway.steps:
-            await asyncio.sleep(0.01)
-        await asyncio.sleep(0.2)
+        await asyncio.wait_for(running.wait(), 5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task
