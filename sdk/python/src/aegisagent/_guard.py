@@ -2,7 +2,7 @@
 
 from __future__ import annotations
 
-from collections.abc import Awaitable, Mapping
+from collections.abc import Awaitable, Iterable, Mapping
 from dataclasses import dataclass, field
 from typing import Any, Callable
 
@@ -97,3 +97,36 @@ class Guard:
             return make_action(entry, arguments, self.resource)
 
         return Asked(make, trust, self.limits, self.dry_run, self.on_pending, self.on_decision)
+
+
+def guard_of(
+    client: AegisClient,
+    tool: str,
+    action: str,
+    *,
+    risk: str | None = None,
+    resource: str | None = None,
+    exclude: Iterable[str] = (),
+    source_trust: str | None = None,
+    dry_run: bool = False,
+    approval_timeout: float | None = None,
+    on_pending: OnDecision | None = None,
+    on_decision: OnDecision | None = None,
+) -> Guard:
+    """From what users write, with the client's settings for what they leave open."""
+    limits = client.limits
+    if approval_timeout is not None:
+        limits = Limits(limits.timeout, approval_timeout)
+    return Guard(
+        client=client,
+        tool=tool,
+        action=action,
+        limits=limits,
+        risk=risk,
+        resource=resource,
+        exclude=frozenset([exclude] if isinstance(exclude, str) else exclude),
+        source_trust=source_trust,
+        dry_run=dry_run,
+        on_pending=on_pending or client.on_pending,
+        on_decision=on_decision or client.on_decision,
+    )

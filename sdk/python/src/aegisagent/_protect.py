@@ -7,8 +7,7 @@ from collections.abc import Iterable
 from typing import Any, Callable, Literal, TypeVar, overload
 
 from ._client import AegisClient, OnDecision
-from ._flow import Limits
-from ._guard import Guard
+from ._guard import guard_of
 from ._wrap import wrap
 
 F = TypeVar("F", bound=Callable[..., Any])
@@ -70,23 +69,17 @@ def protect_tool(
     function never runs: a call gives the `Decision`, and an awaitable of it where the function is async.
     `approval_timeout` (seconds), `on_pending` and `on_decision` override those of the client.
     """
-    guard = Guard(
-        client=client,
-        tool=tool,
-        action=action,
-        limits=_limits(client, approval_timeout),
+    guard = guard_of(
+        client,
+        tool,
+        action,
         risk=risk,
         resource=resource,
-        exclude=frozenset([exclude] if isinstance(exclude, str) else exclude),
+        exclude=exclude,
         source_trust=source_trust,
         dry_run=dry_run,
-        on_pending=on_pending or client.on_pending,
-        on_decision=on_decision or client.on_decision,
+        approval_timeout=approval_timeout,
+        on_pending=on_pending,
+        on_decision=on_decision,
     )
     return functools.partial(wrap, guard)
-
-
-def _limits(client: AegisClient, approval_timeout: float | None) -> Limits:
-    if approval_timeout is None:
-        return client.limits
-    return Limits(client.limits.timeout, approval_timeout)

@@ -21,12 +21,16 @@ def wrap(guard: Guard, function: Any) -> Any:
         return _dry(guard, binder, is_async=True) if guard.dry_run else _async_stream(guard, binder)
     if inspect.isgeneratorfunction(function):
         return _dry(guard, binder, is_async=False) if guard.dry_run else _stream(guard, binder)
-    is_async = inspect.iscoroutinefunction(function) or inspect.iscoroutinefunction(
-        getattr(type(function), "__call__", None)
-    )
+    is_async = _is_async(function)
     if guard.dry_run:
         return _dry(guard, binder, is_async=is_async)
     return _async(guard, binder) if is_async else _plain(guard, binder)
+
+
+def _is_async(function: Any) -> bool:
+    if inspect.iscoroutinefunction(function):
+        return True
+    return not inspect.isroutine(function) and inspect.iscoroutinefunction(type(function).__call__)
 
 
 def _plain(guard: Guard, binder: Binder) -> Callable[..., Any]:
