@@ -47,6 +47,12 @@ export function readArguments(binding: Binding, args: unknown): Bound {
   for (const name of Object.keys(binding.defaults)) {
     if (!Object.hasOwn(given, name) || given[name] === undefined) take(name, binding.defaults[name]);
   }
+  for (const name of binding.exclude) {
+    // A misspelt name would send what was meant to stay here.
+    if (!Object.hasOwn(given, name)) {
+      throw new ConfigurationError(`\`exclude\` names \`${name}\`, and no argument is called so; give it as undefined if there is none`);
+    }
+  }
   return { values, given };
 }
 

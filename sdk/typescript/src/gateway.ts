@@ -76,17 +76,16 @@ export class Gateway {
 
   /** The first answer that is not to be asked for again. */
   async ask(question: Question): Promise<Answer> {
-    const started = now();
     for (let again = 2; ; again--) {
       const { method, path, body, signal, known } = question;
-      const timeout = question.deadline - now();
+      const left = question.deadline - now();
+      // One that another may follow gets half of the time that is left.
+      const timeout = question.once === true || again === 0 ? left : left / 2;
       let pause = pauseBefore(again);
       let error: AegisError;
       try {
         if (timeout <= 0) throw new TransportFailure("timeout", "no answer in time", false);
-        // A third, so that a lost packet of the handshake leaves time for another try.
-        const connectTimeout = Math.min(timeout, (question.deadline - started) / 3);
-        const answer = await this.#transport.send({ method, path, body, timeout, connectTimeout, signal });
+        const answer = await this.#transport.send({ method, path, body, timeout, connectTimeout: left / 2, signal });
         this.#readClock(answer);
         const retryAfter = secondsOf(answer.headers["retry-after"], this.clock());
         const busy = RETRIED.has(answer.status) || (answer.status === 409 && retryAfter !== undefined);
@@ -97,8 +96,8 @@ export class Gateway {
       } catch (e) {
         if (!(e instanceof TransportFailure)) throw e;
         error = failureError(e, question);
-        const retried = e.kind === "connect" || e.kind === "lost" || e.kind === "timeout";
-        if (!retried || (question.once === true && e.mayHaveArrived) || again === 0) throw error;
+        const final = e.kind === "tls" || e.kind === "garbled";
+        if (final || (question.once === true && e.mayHaveArrived) || again === 0) throw error;
         if (now() + pause >= question.deadline) throw error;
       }
       await sleep(pause, signal);

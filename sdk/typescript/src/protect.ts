@@ -20,7 +20,10 @@ export interface ProtectOptions<A extends object = Record<string, unknown>> {
   risk?: Risk | undefined;
   /** Template of the resource over the names of the arguments, e.g. `{repo}#{pr_number}`. Default: the catalog's. */
   resource?: string | undefined;
-  /** Arguments that are neither sent nor bound by the hash: connections, loggers. They reach the function as they are. */
+  /**
+   * Arguments that are neither sent nor bound by the hash: connections, loggers. They reach the function as they
+   * are. Each has to be given, if only as `undefined`: a misspelt name would send what was meant to stay here.
+   */
   exclude?: readonly (keyof NoInfer<A> & string)[] | undefined;
   /** Values for arguments that are not given. Defaults in a parameter pattern cannot be seen, and are not bound by the hash. */
   defaults?: Readonly<Partial<NoInfer<A>>> | undefined;

@@ -1,5 +1,7 @@
 /** JSON text, byte by byte, with faults worded and placed as the gateway words and places them. */
 
+import { isUtf8 } from "node:buffer";
+
 import { CanonError } from "./canon.js";
 
 /** A fault in the text, with its place. */
@@ -148,9 +150,17 @@ export class Scanner {
         plain = false;
       }
     }
-    if (pieces.length === 0) return this.decoded(start, this.at - 1, plain);
-    raw.push([pieces.push("") - 1, start, this.at - 1]);
-    for (const [piece, from, to] of raw) pieces[piece] = this.decoded(from, to, plain);
+    const end = this.at - 1;
+    if (pieces.length === 0) {
+      return plain ? this.bytes.toString("latin1", start, end) : this.decoded([this.bytes.subarray(start, end)]);
+    }
+    raw.push([pieces.push("") - 1, start, end]);
+    if (!plain) {
+      const parts: Buffer[] = pieces.map((piece) => Buffer.from(piece));
+      for (const [piece, from, to] of raw) parts[piece] = this.bytes.subarray(from, to);
+      return this.decoded(parts);
+    }
+    for (const [piece, from, to] of raw) pieces[piece] = this.bytes.toString("latin1", from, to);
     return pieces.join("");
   }
 
@@ -160,14 +170,11 @@ export class Scanner {
     return this.at - start;
   }
 
-  /** UTF-8 is judged where the string ends. */
-  private decoded(start: number, end: number, plain: boolean): string {
-    if (plain) return this.bytes.toString("latin1", start, end);
-    try {
-      return UTF8.decode(this.bytes.subarray(start, end));
-    } catch {
-      throw this.error("invalid unicode code point");
-    }
+  /** UTF-8 is judged where the string ends; the place told is that of the first wrong byte, escapes not counted. */
+  private decoded(parts: Buffer[]): string {
+    const bytes = parts.length === 1 ? parts[0]! : Buffer.concat(parts);
+    if (isUtf8(bytes)) return bytes.toString("utf8");
+    throw this.fault("invalid unicode code point", this.at, bytes.length - validUpTo(bytes));
   }
 
   private escape(): string {
@@ -203,7 +210,7 @@ export class Scanner {
     return Number.parseInt(digits, 16);
   }
 
-  private fault(what: string, at: number): SyntaxFault {
+  private fault(what: string, at: number, before = 0): SyntaxFault {
     let line = 1;
     let start = 0;
     for (let i = 0; i < at; i++) {
@@ -212,7 +219,7 @@ export class Scanner {
         start = i + 1;
       }
     }
-    return new SyntaxFault(what, line, at - start);
+    return new SyntaxFault(what, line, Math.max(0, at - start - before));
   }
 }
 
@@ -227,12 +234,21 @@ export const MINUS = 0x2d;
 const POINT = 0x2e;
 const ZERO = 0x30;
 const BACKSLASH = 0x5c;
-const UTF8 = new TextDecoder("utf-8", { fatal: true, ignoreBOM: true });
 const SHORT = new Map(
   Object.entries({ '"': '"', "\\": "\\", "/": "/", b: "\b", f: "\f", n: "\n", r: "\r", t: "\t" }).map(
     ([letter, meaning]) => [letter.charCodeAt(0), meaning],
   ),
 );
+
+/** How many of the bytes are whole characters, from the start. */
+function validUpTo(bytes: Buffer): number {
+  let at = 0;
+  for (;;) {
+    const length = [1, 2, 3, 4].find((n) => at + n <= bytes.length && isUtf8(bytes.subarray(at, at + n)));
+    if (length === undefined) return at;
+    at += length;
+  }
+}
 
 export function isDigit(byte: number | undefined): boolean {
   return byte !== undefined && byte >= 0x30 && byte <= 0x39;
