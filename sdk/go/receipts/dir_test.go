@@ -203,7 +203,19 @@ func TestSegmentsThatDoNotFollowAreTampered(t *testing.T) {
 			}
 		})
 	}
-	dir := goodLog().write(t)
+	// Only the last segment can be torn.
+	l := goodLog()
+	l.headSeq = 2
+	dir := l.write(t)
+	file, err := os.OpenFile(dir+firstSegment, os.O_APPEND|os.O_WRONLY, 0)
+	if err == nil {
+		_, err = file.Write([]byte{0, 9, 'x'})
+		file.Close()
+	}
+	if report := receipts.Verify(dir, nil); err != nil || report.ExitCode() != 1 || report.Why != "no whole record" || report.Seq != 5 {
+		t.Errorf("%+v %v", report, err)
+	}
+	dir = goodLog().write(t)
 	for _, name := range []string{"/segments/00000000000000000008.log", "/segments/notes"} {
 		if err := os.WriteFile(dir+name, nil, 0o600); err != nil {
 			t.Fatal(err)
