@@ -202,6 +202,7 @@ func TestConsumeIsSentOnceAndItsAnswerDecides(t *testing.T) {
 	}{
 		"nothing":       {hijacked(""), aegisagent.ConsumeUnknown},
 		"half":          {hijacked("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"decision\":"), aegisagent.ConsumeUnknown},
+		"half a head":   {hijacked("HTTP/1.1 200 OK\r\nCont"), aegisagent.ConsumeUnknown},
 		"slow":          {func(*gateway, http.ResponseWriter) { time.Sleep(2200 * time.Millisecond) }, aegisagent.ConsumeUnknown},
 		"used before":   {refuse(409, "approval_settled", "the approval is consumed"), aegisagent.ApprovalReplayed},
 		"rejected":      {refuse(409, "approval_settled", "the approval is rejected"), aegisagent.ApprovalRejected},
