@@ -24,7 +24,7 @@ func TestWhatIsApprovedIsUsedUpAndRuns(t *testing.T) {
 	result, err := aegisagent.Protect(g.client(), tool, p.merge)(context.Background(), someArgs)
 	p.expectRan(t, result, err)
 	// 250 + 375 + 562.5 ms.
-	if took := time.Since(begun); took < 1187*time.Millisecond || took > 2*time.Second {
+	if took := time.Since(begun); took < 1187*time.Millisecond || took > 1600*time.Millisecond {
 		t.Error(took)
 	}
 	if len(pending) != 1 || pending[0].ID != "apr_1" || pending[0].ApproverGroup != "leads" || pending[0].Status != "pending" {
@@ -202,6 +202,7 @@ func TestConsumeIsSentOnceAndItsAnswerDecides(t *testing.T) {
 	}{
 		"nothing":       {hijacked(""), aegisagent.ConsumeUnknown},
 		"half":          {hijacked("HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"decision\":"), aegisagent.ConsumeUnknown},
+		"half a head":   {hijacked("HTTP/1.1 200 OK\r\nCont"), aegisagent.ConsumeUnknown},
 		"slow":          {func(*gateway, http.ResponseWriter) { time.Sleep(2200 * time.Millisecond) }, aegisagent.ConsumeUnknown},
 		"used before":   {refuse(409, "approval_settled", "the approval is consumed"), aegisagent.ApprovalReplayed},
 		"rejected":      {refuse(409, "approval_settled", "the approval is rejected"), aegisagent.ApprovalRejected},

@@ -19,7 +19,7 @@ type Tool struct {
 	// Resource is a template over the names of the function's arguments, e.g. `{repo}#{pr_number}`, where the
 	// catalog's own does not do.
 	Resource string
-	// Exclude names arguments that are not part of the action.
+	// Exclude names arguments that are not part of the action. All of them must be there.
 	Exclude []string
 	// SourceTrust is said with every call; see also WithSourceTrust.
 	SourceTrust SourceTrust
@@ -72,7 +72,7 @@ func (c *Client) decide(ctx context.Context, tool Tool, args any) (*Decision, er
 	return decision, nil
 }
 
-// prepare makes the call of the arguments as they are now. Nothing is sent before they have a canonical form.
+// prepare makes the call of the arguments as they are now. None of them is sent before all have a canonical form.
 func (c *Client) prepare(ctx context.Context, tool Tool, args any) (call, error) {
 	if c == nil {
 		return call{}, failf(Configuration, "there is no client")
@@ -83,13 +83,13 @@ func (c *Client) prepare(ctx context.Context, tool Tool, args any) (call, error)
 	if _, fault := effectiveTrust(ctx, tool); fault != nil {
 		return call{}, fault
 	}
-	arguments, fault := members(tool, args)
-	if fault != nil {
-		return call{}, fault
-	}
 	e, err := c.entry(ctx, tool.Tool, tool.Action)
 	if err != nil {
 		return call{}, err
+	}
+	arguments, fault := members(tool, args)
+	if fault != nil {
+		return call{}, fault
 	}
 	made, fault := bind(tool, e, arguments)
 	if fault != nil {

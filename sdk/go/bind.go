@@ -23,13 +23,18 @@ func members(t Tool, args any) (map[string]any, *Error) {
 	for _, name := range t.Exclude {
 		skip[name] = true
 	}
-	all, err := jcs.Members(args, skip)
+	all, names, err := jcs.Members(args, skip)
 	if err != nil {
 		var named *jcs.MemberError
 		if errors.As(err, &named) {
 			return nil, notCanonical(named.Name, named.Err)
 		}
 		return nil, failf(Configuration, "%v", err)
+	}
+	for _, name := range t.Exclude {
+		if !slices.Contains(names, name) {
+			return nil, failf(Configuration, "`%s` is excluded, and no argument has that name", name)
+		}
 	}
 	for _, name := range slices.Sorted(maps.Keys(all)) {
 		if all[name] == nil {

@@ -75,7 +75,7 @@ func TestArgumentsBecomeTheCatalogsParameters(t *testing.T) {
 		"own, with an owner": {"", tool(func(t *aegisagent.Tool) { t.Resource = "{owner}/{repo}!{n}" }), object{"repo": "o/r", "n": 7}, `o/r!7 {}`},
 		"own, fixed":         {"", tool(func(t *aegisagent.Tool) { t.Resource = "all" }), object{"n": 7}, `all {"n":7}`},
 		"no resource":        {entry("null"), merge, object{"repo": "o/r"}, `null {"repo":"o/r"}`},
-		"excluded":           {"", tool(func(t *aegisagent.Tool) { t.Exclude = []string{"client", "gone"} }), object{"repo": "o/r", "pr_number": 7, "client": make(chan int)}, `o/r#7 {}`},
+		"excluded":           {"", tool(func(t *aegisagent.Tool) { t.Exclude = []string{"client", "none"} }), object{"repo": "o/r", "pr_number": 7, "client": make(chan int), "none": nil}, `o/r#7 {}`},
 		"a struct":           {"", merge, someArgs, `octo/payments#482 {"branch":"main"}`},
 		"a pointer":          {"", merge, &someArgs, `octo/payments#482 {"branch":"main"}`},
 		"fields without tags": {"", merge, struct {
@@ -121,6 +121,10 @@ func TestWrappersThatDoNotFitAreRefused(t *testing.T) {
 		"unknown trust":       {tool(func(t *aegisagent.Tool) { t.SourceTrust = "trusted" }), good},
 		"no tool":             {tool(func(t *aegisagent.Tool) { t.Tool = "" }), good},
 		"a path":              {tool(func(t *aegisagent.Tool) { t.Action = "x/../y" }), good},
+		"nothing to exclude":  {tool(func(t *aegisagent.Tool) { t.Exclude = []string{"rpeo"} }), good},
+		"no field to exclude": {tool(func(t *aegisagent.Tool) { t.Exclude = []string{"rpeo"} }), someArgs},
+		"nil":                 {merge, nil},
+		"a nil pointer":       {merge, (*mergeArgs)(nil)},
 		"a list":              {merge, []int{1}},
 		"a number":            {merge, 1},
 		"keys of numbers":     {merge, map[int]string{1: "a"}},
@@ -169,8 +173,8 @@ func TestWhatHasNoCanonicalFormIsRefusedByName(t *testing.T) {
 			if !strings.Contains(fault.Message, "`odd_one`") || fault.Reason != string(c.reason) {
 				t.Errorf("%+v", *fault)
 			}
-			if len(g.requests) != 0 {
-				t.Error("something was sent")
+			if len(g.sent("/v1/authorize")) != 0 {
+				t.Error("it was sent")
 			}
 		})
 	}

@@ -102,6 +102,18 @@ func TestAnOutcomeThatCannotBeReportedIsLogged(t *testing.T) {
 	}
 }
 
+func TestAnOutcomeIsReportedAfterTheContextEnded(t *testing.T) {
+	g := newGateway(t, "allow")
+	ctx, cancel := context.WithCancel(context.Background())
+	_, err := aegisagent.Protect(g.client(), merge, func(context.Context, mergeArgs) (int, error) {
+		cancel()
+		return 1, nil
+	})(ctx, someArgs)
+	if err != nil || len(g.sent("/dec_1/outcome")) != 1 {
+		t.Error(err)
+	}
+}
+
 func TestAResultWithoutCanonicalFormHasNoDigest(t *testing.T) {
 	g := newGateway(t, "allow")
 	protected := aegisagent.Protect(g.client(), merge, func(context.Context, mergeArgs) (any, error) { return func() {}, nil })

@@ -54,7 +54,8 @@ func (c *Client) exchange(ctx context.Context, r request) (answer, error) {
 		wait, again := pause(try), false
 		switch {
 		case r.once && arrived:
-			if fault != nil && lost(fault) {
+			// No whole answer came back. One that came and is wrong is not lost.
+			if fault != nil && fault.cause != nil {
 				fault.Code = ConsumeUnknown
 			}
 		case fault != nil:
@@ -75,11 +76,6 @@ func (c *Client) exchange(ctx context.Context, r request) (answer, error) {
 			return answer{}, gaveUp(ctx, r, arrived)
 		}
 	}
-}
-
-// lost says that no whole answer came back. One that came and is wrong is not lost.
-func lost(fault *Error) bool {
-	return fault.Code == GatewayUnavailable || fault.Code == GatewayTimeout || errors.Is(fault.cause, errHalf)
 }
 
 // attempt sends a request once. `arrived` says that the gateway may have seen some of it.
@@ -136,19 +132,10 @@ func classify(err error, answered bool) *Error {
 		fault.Code, fault.Message = TLSError, "the TLS connection does not hold: "+err.Error()
 	case errors.Is(err, errNotLoopback):
 		fault.Code, fault.Message = Configuration, err.Error()
-	case answered && (errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, io.EOF)), isReset(err) && answered:
-		fault.Code, fault.Message, fault.cause = UnexpectedAnswer, "the answer ended half way", errors.Join(errHalf, err)
 	case answered:
-		fault.Code, fault.Message = UnexpectedAnswer, "the answer is not HTTP as it should be"
+		fault.Code, fault.Message = UnexpectedAnswer, "the answer ended half way, or is not HTTP as it should be"
 	}
 	return fault
-}
-
-var errHalf = errors.New("half an answer")
-
-func isReset(err error) bool {
-	var op *net.OpError
-	return errors.As(err, &op)
 }
 
 // isAlert: one of the two ended the handshake with a TLS alert.

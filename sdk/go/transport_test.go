@@ -196,13 +196,21 @@ func TestConnectionsAreKeptOpen(t *testing.T) {
 }
 
 func TestProxiesOfTheEnvironmentAreNotUsed(t *testing.T) {
-	t.Setenv("HTTP_PROXY", "http://127.0.0.1:1")
-	t.Setenv("http_proxy", "http://127.0.0.1:1")
-	t.Setenv("ALL_PROXY", "http://127.0.0.1:1")
-	g := newGateway(t, "allow")
+	proxy := newGateway(t, "allow")
+	for _, name := range []string{"HTTP_PROXY", "http_proxy", "HTTPS_PROXY", "ALL_PROXY"} {
+		t.Setenv(name, proxy.URL)
+	}
+	// An address of no network, RFC 5737.
+	c := newClient(t, aegisagent.Options{
+		GatewayURL: "http://192.0.2.1:9", AgentToken: testToken, DangerPlaintext: true, Timeout: 300 * time.Millisecond,
+	})
 	var p probe
-	result, err := aegisagent.Protect(g.client(), merge, p.merge)(context.Background(), someArgs)
-	p.expectRan(t, result, err)
+	if _, err := aegisagent.Protect(c, merge, p.merge)(context.Background(), someArgs); err == nil || p.ran != 0 {
+		t.Error(err)
+	}
+	if len(proxy.sent("")) != 0 {
+		t.Error("the proxy was asked")
+	}
 }
 
 func TestClientsNeedAGatewayAndAToken(t *testing.T) {

@@ -81,6 +81,13 @@ func TestRefusedVectorsHaveTheirReason(t *testing.T) {
 	}
 }
 
+func TestHalvesOfPairsAreRefused(t *testing.T) {
+	for _, text := range []string{`"\ud800\u0041"`, `"\ud800\ud800"`, `"\udc00\udc00"`, `"\ud800\n"`, `"\ud800\u"`, `"\ud800`} {
+		_, err := canon.Parse([]byte(text))
+		expectReason(t, err, canon.Syntax)
+	}
+}
+
 func TestTheKnownAnswer(t *testing.T) {
 	call, err := canon.ParseCall([]byte(`{"tool":"github","action":"merge_pull_request","mutates_state":true,` +
 		`"resource":"payments-service#482","parameters":{"base_branch":"main"}}`))

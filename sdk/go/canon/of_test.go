@@ -83,6 +83,32 @@ func TestZeroValuesCanBeLeftOut(t *testing.T) {
 	}
 }
 
+// encoding/json: the least nested field has the name, then the tagged one.
+func TestNestedFieldsGiveWay(t *testing.T) {
+	type tagged struct {
+		Other int `json:"Same"`
+	}
+	for _, v := range []any{
+		struct {
+			left
+			right
+			Same string
+		}{Same: "outer"},
+		struct {
+			left
+			tagged
+		}{left{1}, tagged{2}},
+		struct{ *left }{},
+		struct{ *left }{&left{3}},
+	} {
+		got, err := canon.Of(v)
+		want, _ := json.Marshal(v)
+		if text := string(bytesOf(t, got)); err != nil || text != string(want) {
+			t.Errorf("%s %v, expected %s", text, err, want)
+		}
+	}
+}
+
 func TestGoValuesWithoutCanonicalFormAreRefused(t *testing.T) {
 	type loop struct{ Next *loop }
 	cycle := &loop{}

@@ -104,5 +104,5 @@ func refused(err error) map[string]any {
 	if errors.As(err, &refusal) {
 		reason = refusal.Reason
 	}
-	return map[string]any{"ok": false, "reason": reason, "message": err.Error()}
+	return map[string]any{"ok": false, "reason": reason}
 }
