@@ -17,6 +17,7 @@ DRIVERS = TESTS / "sdk-contract" / "drivers"
 SKIPPED = {"node_modules", "dist", "__pycache__", ".mypy_cache", ".ruff_cache", ".pytest_cache", ".venv"}
 # Go changes go.mod when it finds a reason to, and looks for newer compilers; a test run must do neither.
 GO = {"GOFLAGS": "-mod=readonly -buildvcs=false", "GOTOOLCHAIN": "local", "GOWORK": "off"}
+NEEDED = {"anyio", "certifi", "h11", "httpcore", "idna", "sniffio", "typing_extensions"}
 Run = Callable[..., None]
 
 
@@ -27,9 +28,18 @@ def build(cache: Path, run: Run) -> None:
         return
     stamp.unlink(missing_ok=True)
     stamp.parent.mkdir(exist_ok=True)
+    wheels(cache, run)
     typescript(cache, run)
     go(cache, run)
     stamp.write_text(wanted)
+
+
+def wheels(cache: Path, run: Run) -> None:
+    """What the Python package needs, so that it can be installed without a registry."""
+    lines = (TESTS / "requirements.txt").read_text().splitlines()
+    pinned = [line for line in lines if line.partition("==")[0] in NEEDED]
+    pip = [cache / "venv" / "bin" / "python", "-m", "pip", "download", "-q", "--no-deps", "--only-binary", ":all:"]
+    run([*pip, "-d", cache / "sdk" / "wheels", *pinned])
 
 
 def typescript(cache: Path, run: Run) -> None:
@@ -62,7 +72,7 @@ def on_path(cache: Path) -> dict[str, str]:
 
 
 def fingerprint() -> str:
-    digest = hashlib.sha256()
+    digest = hashlib.sha256((TESTS / "requirements.txt").read_bytes())
     for path in sorted([*sources(SDK / "typescript"), *sources(SDK / "go"), *sources(DRIVERS / "go")]):
         digest.update(str(path.relative_to(TESTS.parent)).encode() + b"\0" + path.read_bytes() + b"\0")
     return digest.hexdigest()
