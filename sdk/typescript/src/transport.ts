@@ -115,7 +115,11 @@ export class Transport {
       if (exchange.signal?.aborted === true) onAbort();
       exchange.signal?.addEventListener("abort", onAbort, { once: true });
 
+      let given = false;
       request.on("socket", (socket: Socket) => {
+        // Deno sends a request again by itself when a kept connection is lost. What is sent again is decided elsewhere.
+        if (given) return fail("lost", "the connection was lost");
+        given = true;
         if (request.reusedSocket || !socket.connecting) connected = true;
         else socket.once(secure ? "secureConnect" : "connect", () => (connected = true));
       });
