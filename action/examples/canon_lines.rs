@@ -25,7 +25,7 @@ fn main() -> Result<(), Box<dyn Error>> {
     let mut input = io::stdin().lock();
     let mut line = String::new();
     while input.read_line(&mut line)? > 0 {
-        let (id, hash) = match serde_json::from_str(&line)? {
+        let (id, hash) = match serde_json::from_str::<Order>(&line)? {
             Order::Canon { id, text_b64 } => (id, canon(&from_base64(&text_b64).ok_or("`text_b64` is no base64")?)),
             Order::HashCall { id, tool_call } => (id, hash_call(tool_call)),
         };

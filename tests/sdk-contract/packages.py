@@ -12,6 +12,7 @@ from pathlib import Path
 
 import sdk_builds
 import sdks
+from casefile import TOKEN
 from harness import environment
 
 GO_MODULE = "github.com/aegisagent/aegis/sdk/go"
@@ -37,12 +38,15 @@ def blocks(readme: Path, language: str) -> list[str]:
     return re.findall(rf"^```{language}\n(.*?)^```$", readme.read_text(), re.MULTILINE | re.DOTALL)
 
 
-def pointed(code: str, url: str, token: str) -> str:
-    """The README's lines with a gateway that exists and a token that it knows."""
-    code, urls = re.subn(r"https?://[A-Za-z0-9.\-]+(:\d+)?(?=[\"'])", url, code)
-    code, tokens = re.subn(r"aegis_agt_…", token, code)
-    assert urls and tokens, "the README names no gateway, or no token, that could be replaced"
-    return code
+def pointed(code: str, url: str) -> str:
+    """The README's lines with a gateway that exists, where they name one."""
+    code = re.sub(r"https?://[A-Za-z0-9.\-]+(:\d+)?(?=[\"'])", url, code)
+    return code.replace("aegis_agt_…", TOKEN)
+
+
+def told(url: str) -> dict[str, str]:
+    """What a README's lines take from the environment."""
+    return {"AEGIS_GATEWAY_URL": url, "AEGIS_AGENT_TOKEN": TOKEN}
 
 
 # Python.

@@ -28,7 +28,7 @@ def gateway() -> Iterator[Any]:
     """A gateway that allows everything, and what it was asked."""
     process = Scripted()
     opened = process.order(op="open", token=TOKEN, script={}, tls=None)
-    yield opened["port"]
+    yield f"http://127.0.0.1:{opened['port']}"
     log = process.order(op="close", port=opened["port"])["log"]
     process.process.kill()
     assert [entry["step"] for entry in log if entry["faults"] or entry["step"] in ("unknown", "elsewhere")] == []
@@ -86,13 +86,13 @@ class TestPython:
         assert len(needed) <= 4, needed
         assert "Requires-Python: >=3.9" in metadata
 
-    def test_the_readme_runs(self, python_home: Path, gateway: int) -> None:
+    def test_the_readme_runs(self, python_home: Path, gateway: str) -> None:
         readme = (sdks.SDK / "python" / "README.md").read_text().partition("\n## Frameworks")[0]
         (python_home / "README.md").write_text(readme)
         code = "\n".join(packages.blocks(python_home / "README.md", "python"))
         program = python_home / "program.py"
-        program.write_text(packages.pointed(code, f"http://127.0.0.1:{gateway}", TOKEN))
-        said = packages.run(python_home / "venv" / "bin" / "python", program, cwd=python_home)
+        program.write_text(packages.pointed(code, gateway))
+        said = packages.run(python_home / "venv" / "bin" / "python", program, cwd=python_home, env=packages.told(gateway))
         assert "merged octo/payments#482" in said
 
     def test_the_source_distribution_makes_the_same_wheel(
@@ -121,12 +121,12 @@ class TestTypeScript:
         assert (package / "dist" / "index.d.ts").is_file() and (package / "README.md").is_file()
         assert not (package / "src").exists() and not (package / "test").exists()
 
-    def test_the_readme_runs(self, node_home: Path, gateway: int, tmp_path: Path) -> None:
+    def test_the_readme_runs(self, node_home: Path, gateway: str) -> None:
         readme = sdks.SDK / "typescript" / "README.md"
-        code = "\n".join(block for block in packages.blocks(readme, "(?:js|ts)") if "sdk/verify" not in block)
+        code = "\n".join(packages.blocks(readme, "js"))
         program = node_home / "program.mjs"
-        program.write_text(packages.pointed(code, f"http://127.0.0.1:{gateway}", TOKEN))
-        said = packages.run(sdks.node(), program, cwd=node_home)
+        program.write_text(packages.pointed(code, gateway))
+        said = packages.run(sdks.node(), program, cwd=node_home, env=packages.told(gateway))
         assert "merged octo/payments#482" in said
 
     def test_the_types_hold(self, node_home: Path) -> None:
@@ -164,12 +164,12 @@ class TestGo:
         listed = packages.run("go", "list", "-m", "all", cwd=go_home, env=go_env(go_home))
         assert listed.split("\n")[1:2] == [f"{packages.GO_MODULE} v0.1.0"] and len(listed.strip().split("\n")) == 2
 
-    def test_the_readme_runs(self, go_home: Path, gateway: int) -> None:
+    def test_the_readme_runs(self, go_home: Path, gateway: str) -> None:
         readme = sdks.SDK / "go" / "README.md"
         code = next(block for block in packages.blocks(readme, "go") if "package main" in block)
-        (go_home / "main.go").write_text(packages.pointed(code, f"http://127.0.0.1:{gateway}", TOKEN))
+        (go_home / "main.go").write_text(packages.pointed(code, gateway))
         packages.run("go", "vet", ".", cwd=go_home, env=go_env(go_home))
-        said = packages.run("go", "run", ".", cwd=go_home, env=go_env(go_home))
+        said = packages.run("go", "run", ".", cwd=go_home, env={**go_env(go_home), **packages.told(gateway)})
         assert "merged octo/payments#482" in said
 
 
