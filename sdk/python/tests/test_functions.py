@@ -144,16 +144,17 @@ def test_a_stream_left_early_has_no_digest(gateway: Gateway, client: AegisClient
 
 
 def test_a_cancelled_task_is_reported(gateway: Gateway, client: AegisClient) -> None:
-    running = asyncio.Event()
-
     @refund_of(client)
     async def slow(amount: int) -> None:
-        running.set()
+        running[0].set()
         await asyncio.sleep(60)
 
+    running: list[asyncio.Event] = []
+
     async def cancelled() -> None:
+        running.append(asyncio.Event())
         task = asyncio.create_task(slow(5))
-        await asyncio.wait_for(running.wait(), 5)
+        await asyncio.wait_for(running[0].wait(), 5)
         task.cancel()
         with pytest.raises(asyncio.CancelledError):
             await task

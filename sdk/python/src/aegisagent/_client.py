@@ -84,7 +84,7 @@ class AegisClient:
         self.close()
         await self._async.aclose()
 
-    def run(self, steps: Steps) -> Any:
+    def _run(self, steps: Steps) -> Any:
         """Drives steps in this thread."""
         value: Any = None
         while True:
@@ -103,7 +103,7 @@ class AegisClient:
                     value.close()
                     raise ConfigurationError("a callback of a sync function must not be a coroutine function")
 
-    async def arun(self, steps: Steps) -> Any:
+    async def _arun(self, steps: Steps) -> Any:
         """Drives steps in the running event loop."""
         value: Any = None
         while True:
@@ -121,13 +121,13 @@ class AegisClient:
                 if inspect.isawaitable(value):
                     value = await value
 
-    def entry(self, tool: str, action: str) -> Entry:
+    def _entry(self, tool: str, action: str) -> Entry:
         """The catalog entry of an action."""
-        return self._kept(tool, action) or self._keep(self.run(entry_steps(tool, action, self.limits)))
+        return self._kept(tool, action) or self._keep(self._run(entry_steps(tool, action, self.limits)))
 
-    async def aentry(self, tool: str, action: str) -> Entry:
+    async def _aentry(self, tool: str, action: str) -> Entry:
         """The same for async callers."""
-        return self._kept(tool, action) or self._keep(await self.arun(entry_steps(tool, action, self.limits)))
+        return self._kept(tool, action) or self._keep(await self._arun(entry_steps(tool, action, self.limits)))
 
     def _kept(self, tool: str, action: str) -> Entry | None:
         with self._lock:

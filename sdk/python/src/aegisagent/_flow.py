@@ -241,7 +241,7 @@ def _exchange(method: str, path: str, body: bytes | None, timeout: float, *, onc
                     f"the answer to consume was lost ({outcome.message}): the approval may be used up",
                     status=outcome.status,
                 )
-            again = outcome.again and not (once and outcome.arrived)
+            again = outcome.again
         else:
             again = not once and outcome.status in _AGAIN
             if outcome.status in (409, 429) and outcome.retry_after is not None:

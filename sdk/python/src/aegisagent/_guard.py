@@ -49,24 +49,24 @@ class Guard:
 
     def decide(self, arguments: Mapping[str, Any], trust: str | None) -> Decision:
         """The decision that lets these arguments run, or an error. With `dry_run`, any decision."""
-        entry = self.client.entry(self.tool, self.action)
-        decision: Decision = self.client.run(decide_steps(self._asked(arguments, entry, trust)))
+        entry = self.client._entry(self.tool, self.action)
+        decision: Decision = self.client._run(decide_steps(self._asked(arguments, entry, trust)))
         return decision
 
     async def adecide(self, arguments: Mapping[str, Any], trust: str | None) -> Decision:
         """The same in an event loop."""
-        entry = await self.client.aentry(self.tool, self.action)
-        decision: Decision = await self.client.arun(decide_steps(self._asked(arguments, entry, trust)))
+        entry = await self.client._aentry(self.tool, self.action)
+        decision: Decision = await self.client._arun(decide_steps(self._asked(arguments, entry, trust)))
         return decision
 
     def report(self, decision: Decision, status: str, digest: Digest | None = None) -> None:
         """Says how the call ended."""
-        self.client.run(outcome_steps(decision, status, digest, self.limits))
+        self.client._run(outcome_steps(decision, status, digest, self.limits))
 
     async def areport(self, decision: Decision, status: str, digest: Digest | None = None) -> None:
         """The same in an event loop, also where the task is being cancelled."""
         with anyio.move_on_after(self.limits.timeout + 1, shield=True):
-            await self.client.arun(outcome_steps(decision, status, digest, self.limits))
+            await self.client._arun(outcome_steps(decision, status, digest, self.limits))
 
     def call(self, arguments: Mapping[str, Any], body: Callable[[], Any]) -> Any:
         """Runs `body` once these arguments are allowed."""
