@@ -40,6 +40,12 @@ func (o *outcome) take(result any, behind string) {
 	if o.unsaid {
 		return
 	}
+	// A Marshaler of the result's may panic. The function has run: that is not the caller's affair.
+	defer func() {
+		if recover() != nil {
+			o.unsaid = true
+		}
+	}()
 	value, err := jcs.Of(result)
 	var canonical []byte
 	if err == nil {
