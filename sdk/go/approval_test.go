@@ -140,6 +140,12 @@ func TestAPollThatFailsIsMadeGoodByTheNext(t *testing.T) {
 	if polls != -7 {
 		t.Errorf("%d polls", polls+10)
 	}
+	polls = 0
+	g.poll = func(_ *gateway, w http.ResponseWriter) { polls++; problem(w, 500, "internal", "x") }
+	_, err = aegisagent.Protect(g.client(), merge, p.merge)(context.Background(), someArgs)
+	if p.expectRefused(t, err, aegisagent.GatewayUnavailable); polls != 1 {
+		t.Errorf("%d polls", polls)
+	}
 }
 
 func TestArgumentsThatChangeMeanwhileAreRefused(t *testing.T) {
