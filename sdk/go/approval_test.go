@@ -249,6 +249,19 @@ func TestConsumeIsSentOnceAndItsAnswerDecides(t *testing.T) {
 	}
 }
 
+// What surely did not arrive is not unknown.
+func TestAConsumeThatNeverArrivedIsUnavailable(t *testing.T) {
+	g := newGateway(t, "require_approval")
+	g.poll = func(g *gateway, w http.ResponseWriter) {
+		w.Header().Set("Connection", "close")
+		g.Listener.Close()
+		send(w, g.approval("approved"))
+	}
+	var p probe
+	_, err := aegisagent.Protect(g.client(), merge, p.merge)(context.Background(), someArgs)
+	p.expectRefused(t, err, aegisagent.GatewayUnavailable)
+}
+
 func TestGivingUpWhileConsumingIsUnknown(t *testing.T) {
 	g := newGateway(t, "require_approval")
 	ctx, cancel := context.WithCancel(context.Background())
