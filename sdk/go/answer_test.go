@@ -107,7 +107,7 @@ func TestEveryStatusHasItsCode(t *testing.T) {
 				w.WriteHeader(204)
 				return
 			}
-			problem(w, status, "why", "mind `x`, and not "+testToken)
+			problem(w, status, "why", "mind `x`,\tand not "+testToken)
 		}
 		var p probe
 		_, err := aegisagent.Protect(g.client(), merge, p.merge)(context.Background(), someArgs)

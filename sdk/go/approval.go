@@ -113,7 +113,13 @@ func settled(status string) *Error {
 
 // passing says that the next poll may well succeed.
 func passing(fault *Error) bool {
-	return fault.Code == GatewayUnavailable || fault.Code == GatewayTimeout || fault.Code == RateLimited
+	switch fault.Code {
+	case GatewayTimeout, RateLimited:
+		return true
+	case GatewayUnavailable:
+		return fault.Status != http.StatusInternalServerError
+	}
+	return false
 }
 
 func gaveUpWaiting(ctx context.Context) error {

@@ -140,6 +140,12 @@ func TestAPollThatFailsIsMadeGoodByTheNext(t *testing.T) {
 	if polls != -7 {
 		t.Errorf("%d polls", polls+10)
 	}
+	polls = 0
+	g.poll = func(_ *gateway, w http.ResponseWriter) { polls++; problem(w, 500, "internal", "x") }
+	_, err = aegisagent.Protect(g.client(), merge, p.merge)(context.Background(), someArgs)
+	if p.expectRefused(t, err, aegisagent.GatewayUnavailable); polls != 1 {
+		t.Errorf("%d polls", polls)
+	}
 }
 
 func TestArgumentsThatChangeMeanwhileAreRefused(t *testing.T) {
@@ -241,6 +247,19 @@ func TestConsumeIsSentOnceAndItsAnswerDecides(t *testing.T) {
 			}
 		})
 	}
+}
+
+// What surely did not arrive is not unknown.
+func TestAConsumeThatNeverArrivedIsUnavailable(t *testing.T) {
+	g := newGateway(t, "require_approval")
+	g.poll = func(g *gateway, w http.ResponseWriter) {
+		w.Header().Set("Connection", "close")
+		g.Listener.Close()
+		send(w, g.approval("approved"))
+	}
+	var p probe
+	_, err := aegisagent.Protect(g.client(), merge, p.merge)(context.Background(), someArgs)
+	p.expectRefused(t, err, aegisagent.GatewayUnavailable)
 }
 
 func TestGivingUpWhileConsumingIsUnknown(t *testing.T) {

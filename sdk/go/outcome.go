@@ -40,6 +40,16 @@ func (o *outcome) take(result any, behind string) {
 	if o.unsaid {
 		return
 	}
+	// A Marshaler of the result's may panic. The function has run: that is not the caller's affair.
+	defer func() {
+		if recover() != nil {
+			o.unsaid = true
+		}
+	}()
+	if isHuge(result) {
+		o.unsaid = true
+		return
+	}
 	value, err := jcs.Of(result)
 	var canonical []byte
 	if err == nil {
@@ -52,6 +62,17 @@ func (o *outcome) take(result any, behind string) {
 	canonical = append(canonical, behind...)
 	o.digest.Write(canonical)
 	o.bytes += len(canonical)
+}
+
+// isHuge spares copying what has no canonical form anyway.
+func isHuge(result any) bool {
+	switch v := result.(type) {
+	case string:
+		return len(v) > jcs.MaxBytes
+	case []byte:
+		return len(v) > jcs.MaxBytes
+	}
+	return false
 }
 
 // report tells the gateway, also when the function panicked or the caller's context has ended meanwhile.

@@ -115,15 +115,21 @@ func TestAnOutcomeIsReportedAfterTheContextEnded(t *testing.T) {
 }
 
 func TestAResultWithoutCanonicalFormHasNoDigest(t *testing.T) {
-	g := newGateway(t, "allow")
-	protected := aegisagent.Protect(g.client(), merge, func(context.Context, mergeArgs) (any, error) { return func() {}, nil })
-	if _, err := protected(context.Background(), someArgs); err != nil {
-		t.Fatal(err)
-	}
-	if body := fmt.Sprint(bodyOf(t, g.sent("/outcome")[0])); body != "map[status:completed]" {
-		t.Error(body)
+	for _, result := range []any{func() {}, math.Inf(1), "\xff", explosive{}, strings.Repeat("x", 1<<20)} {
+		g := newGateway(t, "allow")
+		protected := aegisagent.Protect(g.client(), merge, func(context.Context, mergeArgs) (any, error) { return result, nil })
+		if _, err := protected(context.Background(), someArgs); err != nil {
+			t.Fatal(err)
+		}
+		if body := fmt.Sprint(bodyOf(t, g.sent("/outcome")[0])); body != "map[status:completed]" {
+			t.Error(body)
+		}
 	}
 }
+
+type explosive struct{}
+
+func (explosive) MarshalJSON() ([]byte, error) { panic("marshal") }
 
 func TestDryRunAsksAndRunsNothing(t *testing.T) {
 	for _, verdict := range []string{"allow", "deny", "require_approval"} {

@@ -15,6 +15,7 @@ import (
 	"strings"
 	"sync/atomic"
 	"time"
+	"unicode"
 	"unicode/utf8"
 
 	"github.com/aegisagent/aegis/sdk/go/internal/jcs"
@@ -165,17 +166,23 @@ func gaveUp(ctx context.Context, r request, arrived bool) error {
 
 // repeatable says whether the same request may be sent again, and after what time where the gateway says so.
 func repeatable(got answer) (time.Duration, bool) {
-	seconds, err := strconv.ParseUint(got.header.Get("Retry-After"), 10, 31)
+	text := got.header.Get("Retry-After")
 	switch got.status {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusTooManyRequests:
 	case http.StatusConflict:
-		if err != nil {
+		if text == "" {
 			return 0, false
 		}
 	default:
 		return 0, false
 	}
-	return time.Duration(seconds) * time.Second, true
+	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
+		return time.Duration(seconds) * time.Second, true
+	}
+	if at, err := http.ParseTime(text); err == nil {
+		return time.Until(at), true
+	}
+	return 0, true
 }
 
 func pause(try int) time.Duration { return 100 * time.Millisecond << try }
@@ -231,10 +238,16 @@ func (c *Client) refusal(a answer) *Error {
 	return c.clean(fault)
 }
 
-// clean keeps the token out of what people read, whoever put it there, and bounds it.
+// clean keeps the token and control characters out of what people read, whoever put them there, and bounds it.
 func (c *Client) clean(fault *Error) *Error {
 	for _, text := range []*string{&fault.Message, &fault.Reason, &fault.DecisionID, &fault.ReceiptID, &fault.ApprovalID} {
 		*text = strings.ReplaceAll(*text, c.token(), "[token]")
+		*text = strings.Map(func(r rune) rune {
+			if unicode.IsControl(r) {
+				return ' '
+			}
+			return r
+		}, *text)
 		if len(*text) > maxText {
 			cut := maxText
 			for !utf8.RuneStart((*text)[cut]) {

@@ -2,6 +2,8 @@ package canon_test
 
 import (
 	"encoding/json"
+	"errors"
+	"fmt"
 	"math"
 	"math/big"
 	"testing"
@@ -83,6 +85,55 @@ func TestZeroValuesCanBeLeftOut(t *testing.T) {
 	}
 }
 
+func TestTagsMeanWhatTheyMeanToEncodingJSON(t *testing.T) {
+	yes, text := true, "a\"b"
+	type empty struct{}
+	for _, v := range []any{
+		struct {
+			I int64    `json:"i,string"`
+			U uint8    `json:"u,string"`
+			F float64  `json:"f,string"`
+			B *bool    `json:"b,string"`
+			S *string  `json:"s,string"`
+			N *int     `json:"n,string"`
+			L []string `json:"l,string"`
+		}{-5, 6, 1.5, &yes, &text, nil, []string{"x"}},
+		struct {
+			A [0]int         `json:"a,omitempty"`
+			B [1]int         `json:"b,omitempty"`
+			C map[string]int `json:"c,omitempty"`
+			D empty          `json:"d,omitempty"`
+			E *empty         `json:"e,omitempty"`
+			F float64        `json:"f,omitempty"`
+			G bool           `json:",omitempty"`
+			H any            `json:"h,omitempty"`
+		}{},
+		struct {
+			Dash int `json:"-,"`
+		}{1},
+		map[uint8]int{3: 1},
+		map[string]any{"nil": (*point)(nil), "iface": fmt.Stringer(nil), "addr": &point{1, 2}},
+		[]any{json.Number("1e2"), [2]byte{1, 2}, []uint16{1}, map[string][]byte{"x": nil}},
+	} {
+		got, err := canon.Of(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		marshaled, err := json.Marshal(v)
+		if err != nil {
+			t.Fatal(err)
+		}
+		want, _ := canon.Parse(marshaled)
+		if string(bytesOf(t, got)) != string(bytesOf(t, want)) {
+			t.Errorf("%s\nexpected\n%s", bytesOf(t, got), bytesOf(t, want))
+		}
+	}
+}
+
+type stubborn struct{ fmt.Stringer }
+
+func (stubborn) MarshalText() ([]byte, error) { return nil, errors.New("no") }
+
 // encoding/json: the least nested field has the name, then the tagged one.
 func TestNestedFieldsGiveWay(t *testing.T) {
 	type tagged struct {
@@ -128,6 +179,11 @@ func TestGoValuesWithoutCanonicalFormAreRefused(t *testing.T) {
 		"surrogate":    {"\xed\xa0\x80", canon.Syntax},
 		"a key":        {map[string]int{"\xff": 1}, canon.Syntax},
 		"raw twice":    {json.RawMessage(`{"a":1,"a":1}`), canon.DuplicateKey},
+		"no text":      {stubborn{}, canon.Unsupported},
+		"no key":       {map[stubborn]int{{}: 1}, canon.Unsupported},
+		"struct key":   {map[left]int{{}: 1}, canon.Unsupported},
+		"bad raw":      {json.RawMessage(`{`), canon.Syntax},
+		"an uint":      {uint64(1) << 53, canon.NumberRange},
 		"a channel":    {make(chan int), canon.Unsupported},
 		"a function":   {func() {}, canon.Unsupported},
 		"complex":      {complex(1, 1), canon.Unsupported},

@@ -10,6 +10,7 @@ import (
 // links follows outcomes to the intents they name, in bounded memory.
 type links struct {
 	seed maphash.Seed
+	max  int
 	open map[uint64]waiting
 	// order holds the keys of open, and some that are gone, ascending from the index next.
 	order []uint64
@@ -29,7 +30,9 @@ type waiting struct {
 // maxWaiting bounds the memory to some 60 MB.
 const maxWaiting = 1_000_000
 
-func newLinks() *links { return &links{seed: maphash.MakeSeed(), open: map[uint64]waiting{}} }
+func newLinks() *links {
+	return &links{seed: maphash.MakeSeed(), max: maxWaiting, open: map[uint64]waiting{}}
+}
 
 // follow returns an error for a reference that cannot be, and a text for one that is odd.
 func (l *links) follow(v *leafView) (string, error) {
@@ -90,7 +93,7 @@ func (l *links) intent(v *leafView) error {
 	if forwarded {
 		l.forwarded++
 	}
-	if len(l.open) > maxWaiting {
+	if len(l.open) > l.max {
 		l.forget()
 	}
 	return nil
