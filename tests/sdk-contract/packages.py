@@ -30,7 +30,7 @@ def run(*words: object, cwd: Path, env: dict[str, str] | None = None, code: int 
 
 def sources(name: str, folder: Path) -> Path:
     """A copy, so that no build leaves anything among the sources."""
-    ignored = shutil.ignore_patterns(*sdk_builds.SKIPPED - {"dist"}, ".*")
+    ignored = shutil.ignore_patterns(*(sdk_builds.SKIPPED - {"dist"}), ".*")
     return Path(shutil.copytree(sdks.SDK / name, folder / name, ignore=ignored))
 
 

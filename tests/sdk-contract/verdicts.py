@@ -10,7 +10,7 @@ from typing import Any
 import rfc8785
 
 import answers
-from casefile import ACTION, ITEMS, RESULT_MARK, TOKEN, Case
+from casefile import ACTION, RESULT_MARK, TOKEN, Case
 from played import Played, body_of, json_of
 
 ERROR_MEMBERS = {"code", "reason", "message", "status", "decision_id", "receipt_id", "approval_id", "type"}
@@ -21,6 +21,8 @@ CODES = {
     "not_canonical", "configuration",
 }  # fmt: skip
 MAX_TRIES = 3
+# Every request_id of this run, and whose it is.
+SEEN: dict[str, tuple[str, str, str]] = {}
 SLACK_SECONDS = 1.5
 
 
@@ -136,8 +138,10 @@ def of_resends(played: Played, case: Case) -> list[str]:
             found.append(f"request_id is {name!r}")
         elif ids.setdefault(name, body) != body:
             found.append("sent again with another body")
-    if len(ids) > len(played.answers):
+    if ids and len(ids) != len(played.answers):
         found.append(f"{len(ids)} request_ids for {len(played.answers)} calls")
+    own = (played.sdk, played.mode, case.id)
+    found += [f"request_id {name} was another call's" for name in ids if SEEN.setdefault(name, own) != own]
     if len(played.of("authorize")) > MAX_TRIES * len(played.answers):
         found.append(f"authorize was sent {len(played.of('authorize'))} times")
     if len(played.of("consume")) > len(played.answers):
@@ -234,6 +238,3 @@ def of_case(played: Played, case: Case) -> list[str]:
     if len(gaps) < len(case.gaps) or any(not 0.9 * wanted <= gap <= wanted + 0.3 for gap, wanted in pairs):
         return [f"polls were {[round(gap, 3) for gap in gaps]} s apart, not {case.gaps}"]
     return []
-
-
-__all__ = ["CODES", "ITEMS", "faults"]
