@@ -16,5 +16,5 @@ def gateway() -> Iterator[Gateway]:
 
 @pytest.fixture()
 def client(gateway: Gateway) -> Iterator[AegisClient]:
-    with AegisClient(gateway.url, TOKEN, timeout=2, approval_timeout=5) as made:
+    with AegisClient(gateway.url, TOKEN, timeout=5, approval_timeout=10) as made:
         yield made

@@ -105,16 +105,16 @@ def test_retry_after_is_kept_to(refund: Any, gateway: Gateway) -> None:
 
 
 def test_a_silent_gateway_is_asked_again_and_given_up(gateway: Gateway) -> None:
-    with AegisClient(gateway.url, TOKEN, timeout=1) as client:
+    with AegisClient(gateway.url, TOKEN, timeout=2) as client:
         for make in (refund_of, arefund_of):
             refund = make(client)
-            gateway.script["authorize"] = [slow(2, None), "default"]
+            gateway.script["authorize"] = [slow(4, None), "default"]
             assert refund(5) == 5
-            gateway.script["authorize"] = [slow(2, None)] * 3
+            gateway.script["authorize"] = [slow(4, None)] * 3
             started = time.monotonic()
             with pytest.raises(GatewayTimeoutError):
                 refund(5)
-            assert time.monotonic() - started < 1.5
+            assert time.monotonic() - started < 3
 
 
 @pytest.mark.parametrize("make", [refund_of, arefund_of])
@@ -139,7 +139,7 @@ def test_an_answer_that_drips_is_no_answer_in_time(make: Any) -> None:
     with AegisClient(url, TOKEN, timeout=0.5) as client, pytest.raises(AegisError) as refused:
         make(client)(5)
     assert refused.value.code == "gateway_timeout"
-    assert time.monotonic() - started < 1.2
+    assert time.monotonic() - started < 3
     server.close()
 
 
