@@ -51,8 +51,15 @@ export interface Permission {
   readonly given: Record<string, unknown>;
 }
 
+/** What was asked, and what the gateway said. */
+export interface Asked {
+  readonly decision: Decision;
+  readonly prepared: Prepared;
+  readonly entry: CatalogEntry;
+}
+
 /** Asks only. */
-export async function ask(call: Call, dryRun: boolean): Promise<{ decision: Decision; prepared: Prepared; entry: CatalogEntry }> {
+export async function ask(call: Call, dryRun: boolean): Promise<Asked> {
   const { client, binding, sourceTrust, signal } = call;
   signal?.throwIfAborted();
   const deadline = now() + client.timeout;
@@ -124,8 +131,8 @@ async function approved(call: Call, decision: Decision, base: ErrorDetails): Pro
   let expiresAt = approval.expiresAt;
   let failed: { cause: unknown } | undefined;
   if (call.onPending !== undefined) {
-    const pending = { approvalId, approverGroup, expiresAt: expiresAt === undefined ? undefined : new Date(expiresAt), decision };
-    Promise.resolve(call.onPending(pending)).catch((cause: unknown) => (failed = { cause }));
+    const end = expiresAt === undefined ? undefined : new Date(expiresAt);
+    Promise.resolve(call.onPending({ approvalId, approverGroup, expiresAt: end, decision })).catch((cause: unknown) => (failed = { cause }));
   }
   for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 1.5, LONGEST_PAUSE_MS)) {
     const expired = expiresAt === undefined ? Number.POSITIVE_INFINITY : now() + client.millisecondsUntil(expiresAt);
