@@ -50,7 +50,8 @@ export function readArguments(binding: Binding, args: unknown): Bound {
   for (const name of binding.exclude) {
     // A misspelt name would send what was meant to stay here.
     if (!Object.hasOwn(given, name)) {
-      throw new ConfigurationError(`\`exclude\` names \`${name}\`, and no argument is called so; give it as undefined if there is none`);
+      const what = `\`exclude\` names \`${name}\`, and no argument is called so`;
+      throw new ConfigurationError(`${what}; give it as undefined if there is none`);
     }
   }
   return { values, given };
@@ -127,7 +128,8 @@ function rename(entry: CatalogEntry, values: ReadonlyMap<string, JsonValue>): { 
       : (entry.aliases.get(argument) ?? (known(snake) ? snake : (entry.aliases.get(snake) ?? argument)));
     const other = from.get(name);
     if (other !== undefined) {
-      throw new ConfigurationError(`the arguments \`${other}\` and \`${argument}\` are both \`${name}\` of \`${entry.name}\``);
+      const both = `the arguments \`${other}\` and \`${argument}\``;
+      throw new ConfigurationError(`${both} are both \`${name}\` of \`${entry.name}\``);
     }
     from.set(name, argument);
   }

@@ -135,10 +135,9 @@ export class AegisClient {
 
   /** Says how an allowed call ended. Never throws: the function has run, and nothing can change that. */
   async reportOutcome(decisionId: string, outcome: Outcome): Promise<void> {
-    const body = jsonBytes({
-      status: outcome.status,
-      ...(outcome.resultDigest === undefined ? {} : { result_digest: outcome.resultDigest, result_bytes: outcome.resultBytes }),
-    });
+    const { status, resultDigest, resultBytes } = outcome;
+    const result = resultDigest === undefined ? {} : { result_digest: resultDigest, result_bytes: resultBytes };
+    const body = jsonBytes({ status, ...result });
     const path = `/v1/decisions/${encodeURIComponent(decisionId)}/outcome`;
     const known = { decisionId };
     try {

@@ -31,7 +31,7 @@ export interface PendingApproval {
   readonly decision: Decision;
 }
 
-/** Called when a call has to wait for people; waiting starts when it is done. What it throws ends the call. */
+/** Called when a call has to wait for people, who may answer before its promise is settled. What it throws ends the call. */
 export type OnPending = (pending: PendingApproval) => void | Promise<void>;
 
 /** A call that is about to be asked about. */
@@ -51,8 +51,15 @@ export interface Permission {
   readonly given: Record<string, unknown>;
 }
 
+/** What was asked, and what the gateway said. */
+export interface Asked {
+  readonly decision: Decision;
+  readonly prepared: Prepared;
+  readonly entry: CatalogEntry;
+}
+
 /** Asks only. */
-export async function ask(call: Call, dryRun: boolean): Promise<{ decision: Decision; prepared: Prepared; entry: CatalogEntry }> {
+export async function ask(call: Call, dryRun: boolean): Promise<Asked> {
   const { client, binding, sourceTrust, signal } = call;
   signal?.throwIfAborted();
   const deadline = now() + client.timeout;
@@ -122,9 +129,10 @@ async function approved(call: Call, decision: Decision, base: ErrorDetails): Pro
   const known = { ...base, approvalId };
   const givenUp = now() + client.approvalTimeout;
   let expiresAt = approval.expiresAt;
+  let failed: { cause: unknown } | undefined;
   if (call.onPending !== undefined) {
-    const pending = { approvalId, approverGroup, expiresAt: expiresAt === undefined ? undefined : new Date(expiresAt), decision };
-    await abortable(Promise.resolve(call.onPending(pending)), signal);
+    const end = expiresAt === undefined ? undefined : new Date(expiresAt);
+    Promise.resolve(call.onPending({ approvalId, approverGroup, expiresAt: end, decision })).catch((cause: unknown) => (failed = { cause }));
   }
   for (let pause = FIRST_PAUSE_MS; ; pause = Math.min(pause * 1.5, LONGEST_PAUSE_MS)) {
     const expired = expiresAt === undefined ? Number.POSITIVE_INFINITY : now() + client.millisecondsUntil(expiresAt);
@@ -140,6 +148,7 @@ async function approved(call: Call, decision: Decision, base: ErrorDetails): Pro
       if (e instanceof GatewayTimeoutError && now() >= end) throw over();
       throw e;
     });
+    if (failed !== undefined) throw failed.cause;
     switch (state.status) {
       case "approved":
         return approvalId;

@@ -48,6 +48,8 @@ for (const [name, answers, code, more = {}] of [
   ["an approval without a name", with200((good) => ({ ...good, decision: "require_approval" })), "unexpected_answer"],
   ["a repeated member", { authorize: ({ body, response }) => response.writeHead(200, { "content-type": "application/json" }).end(JSON.stringify(decision(body)).replace("{", '{"decision":"allow",')) }, "unexpected_answer"],
   ["HTML", raw("<p>hello", { "content-type": "text/html" }), "unexpected_answer"],
+  ["a sound answer that says it is HTML", { authorize: ({ body, response }) => response.writeHead(200, { "content-type": "text/html" }).end(JSON.stringify(decision(body))) }, "unexpected_answer"],
+  ["an answer without end", { authorize: ({ response }) => response.writeHead(200, { "content-type": "application/json" }).write(" ".repeat(1024 * 1024 + 1)) }, "unexpected_answer"],
   ["a redirect", raw("", { location: "http://127.0.0.1:9/" }, 307), "unexpected_answer", { status: 307 }],
   ["a list", raw("[]"), "unexpected_answer"],
   ["more than 1 MiB", raw(`"${"x".repeat(1024 * 1024)}"`), "unexpected_answer"],

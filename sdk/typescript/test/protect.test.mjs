@@ -244,6 +244,16 @@ test("an approved call is consumed with its call and runs once", async () => {
   assert.equal(of("outcome")[0].path, "/v1/decisions/dec_2/outcome");
 });
 
+test("people are waited for while onPending is at work, and what it throws ends the call", async () => {
+  const { protect, of } = await setup(approving());
+  const merge = protect(() => "done");
+  assert.equal(await merge(ARGS, { onPending: () => new Promise(() => {}) }), "done");
+  const boom = new Error("boom");
+  await assert.rejects(merge(ARGS, { onPending: () => { throw boom; } }), boom);
+  await assert.rejects(merge(ARGS, { onPending: () => Promise.reject(boom) }), boom);
+  assert.equal(of("consume").length, 1);
+});
+
 test("the catalog entry is kept and connections are reused", async () => {
   const { protect, of, seen } = await setup();
   const merge = protect(() => null);
