@@ -175,7 +175,7 @@ func TestASlowAnswerIsATimeout(t *testing.T) {
 	c := g.client(func(o *aegisagent.Options) { o.Timeout = 400 * time.Millisecond })
 	_, err := aegisagent.Protect(c, merge, p.merge)(context.Background(), someArgs)
 	p.expectRefused(t, err, aegisagent.GatewayTimeout)
-	if took := time.Since(begun); took > 600*time.Millisecond {
+	if took := time.Since(begun); took > time.Second {
 		t.Error(took)
 	}
 }

@@ -66,9 +66,6 @@ func (c *Client) decide(ctx context.Context, tool Tool, args any) (*Decision, er
 	if fault := same(tool, args, made); fault != nil {
 		return nil, decision.explain(fault, 0)
 	}
-	if err := ctx.Err(); err != nil {
-		return nil, gaveUp(ctx, request{}, false)
-	}
 	return decision, nil
 }
 

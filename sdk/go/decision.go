@@ -124,7 +124,7 @@ func readApproval(m map[string]any) (*Approval, *Error) {
 // explain adds to an error what is known of the decision.
 func (d *Decision) explain(fault *Error, status int) *Error {
 	fault.DecisionID, fault.ReceiptID, fault.Status = d.ID, d.Receipt.ID, status
-	if fault.Reason == "" {
+	if fault.Code == Denied || fault.Code == ApprovalStale {
 		fault.Reason = d.Reason
 	}
 	if d.Approval != nil {
