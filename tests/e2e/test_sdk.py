@@ -95,6 +95,17 @@ class Asking:
 USED_UP = ("approval_replayed", "approval_stale")
 
 
+def until_asked(gateway: Gateway, agent: Agent, times: int) -> None:
+    """Until that many questions of an agent are on record."""
+    end = time.monotonic() + 15
+    while time.monotonic() < end:
+        asked = [leaf for leaf in gateway.leaves() if leaf["agent_id"] == agent.agent_id and leaf.kind == "intent"]
+        if len([leaf for leaf in asked if leaf["decision"] == "require_approval"]) >= times:
+            return
+        time.sleep(0.02)
+    raise AssertionError(f"{agent.agent_id} did not ask {times} times")
+
+
 def refused(answer: dict[str, Any], *codes: str) -> dict[str, Any]:
     assert answer["error"] is not None and answer["error"]["code"] in codes, answer
     assert (answer["ran"], answer["result"]) == (0, None)
@@ -199,6 +210,7 @@ def test_two_that_wait_for_one_yes(
     try:
         first = Asking(gateway, agent, sdk, merge(gateway, agent, number))
         second = Asking(gateway, agent, other, merge(gateway, agent, number))
+        until_asked(gateway, agent, 2)
         assert first.approval == second.approval
         assert gateway.settle(approver, first.approval).ok
         answers = [first.answer(), second.answer()]
