@@ -6,7 +6,8 @@
 Both are measured in turns over kept connections, in one process: `authorize` is everything from a function's
 arguments to the permission (binding, hashing, HTTP, checking the answer, hashing again), `echo` is httpcore's own
 POST of the same bytes to a server that gives as many bytes back. Outcomes are reported outside the clock.
-Needs the `aegisagent` package, and `AEGIS_GATEWAY_URL` and `AEGIS_AGENT_TOKEN` can stand in for the options.
+Measure a release build of the gateway. Needs the `aegisagent` package; `AEGIS_GATEWAY_URL` and
+`AEGIS_AGENT_TOKEN` can stand in for the options.
 """
 
 from __future__ import annotations
@@ -21,7 +22,6 @@ import time
 from typing import Any
 
 import httpcore
-
 from aegisagent import AegisClient
 from aegisagent._answers import Decision
 from aegisagent._flow import Exchange, Limits
@@ -50,7 +50,8 @@ def main() -> None:
     else:
         for name in ("authorize", "echo"):
             print(f"{name:10} p50 {row[name]['p50_ms']:.3f} ms   p99 {row[name]['p99_ms']:.3f} ms")
-        print(f"authorize is {row['p50_ratio']} times the echo; target {options.target_ms} ms: {'holds' if row['holds'] else 'MISSED'}")
+        held = "holds" if row["holds"] else "MISSED"
+        print(f"authorize is {row['p50_ratio']} times the echo; target {options.target_ms} ms: {held}")
     sys.exit(0 if row["holds"] else 1)
 
 

@@ -305,6 +305,10 @@ def test_bundles_that_do_not_hold(tmp_path: Path) -> None:
         (bundle_of(leaves, 1, salt="0" * 64), "`action_commitment` is not a commitment"),
         (bundle_of(leaves, 3, 1), "it is not behind the leaf before it"),
         (bundle_of(leaves, 0), "it has an opening and no commitments"),
+        (
+            bundle_of(chained([EVENT, intent(action="give_back")]), 1),
+            "the leaf names another action than the opened one",
+        ),
         (swapped, "its bytes do not have its `receipt_hash`"),
         ({**bundle_of(leaves, 1), "node": "n2"}, "its `node` is `n1`"),
     ]:

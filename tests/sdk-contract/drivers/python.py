@@ -6,6 +6,7 @@ from __future__ import annotations
 import asyncio
 import base64
 import contextlib
+import hashlib
 import inspect
 import json
 import sys
@@ -15,7 +16,16 @@ from collections.abc import AsyncIterator, Callable, Coroutine, Iterator
 from pathlib import Path
 from typing import Any
 
-from aegisagent import AegisClient, AegisError, CanonError, Decision, canonicalize, parse_strict, protect_tool, source_trust
+from aegisagent import (
+    AegisClient,
+    AegisError,
+    CanonError,
+    Decision,
+    canonicalize,
+    parse_strict,
+    protect_tool,
+    source_trust,
+)
 from aegisagent.action import hash_call
 from aegisagent.verify import verify_path
 
@@ -170,8 +180,6 @@ def described(error: AegisError) -> dict[str, Any]:
 
 
 def canon(order: dict[str, Any]) -> dict[str, Any]:
-    import hashlib
-
     try:
         raw = canonicalize(parse_strict(base64.b64decode(order["text_b64"])))
     except CanonError as error:
