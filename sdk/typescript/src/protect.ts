@@ -3,7 +3,7 @@
 import type { Decision } from "./answers.js";
 import { templateVariables, type Binding } from "./bind.js";
 import { isRisk, type Risk } from "./catalog.js";
-import { AegisClient } from "./client.js";
+import { AegisClient, type Outcome } from "./client.js";
 import { ConfigurationError } from "./errors.js";
 import { StreamDigest, completed } from "./result.js";
 import { ask, permit, type Call, type OnPending } from "./run.js";
@@ -120,14 +120,17 @@ function runStream(callOf: () => Call, body: Body): AsyncGenerator<unknown, unkn
   return (async function* () {
     const { decision, given } = await permit(call);
     const digest = new StreamDigest();
-    let failed = false;
+    // A reader that leaves early has not seen all that a digest would stand for.
+    let outcome: Outcome = { status: "completed" };
     try {
-      return yield* relay(await body(given), digest);
+      const result = yield* relay(await body(given), digest);
+      outcome = digest.completed();
+      return result;
     } catch (e) {
-      failed = true;
+      outcome = { status: "failed" };
       throw e;
     } finally {
-      await call.client.reportOutcome(decision.decisionId, failed ? { status: "failed" } : digest.completed());
+      await call.client.reportOutcome(decision.decisionId, outcome);
     }
   })();
 }
