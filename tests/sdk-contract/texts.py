@@ -34,6 +34,20 @@ class Texts:
             return self.deep()
         return self.broken(), ""
 
+    def call(self) -> dict[str, Any]:
+        """A call with parameters of any kind; some are long, some reserved."""
+        parameters = {"v": json.loads(self.value(0)), self.random.choice(["a", "é", "$bulk", "k"]): self.scalar()}
+        if self.random.random() < 0.3:
+            letters, size = self.random.choice("xä€😀"), self.random.choice([65_535, 65_536, 65_537])
+            parameters["long"] = [letters * (size // len(letters.encode()) + self.random.randrange(2))]
+        if self.random.random() < 0.1:
+            parameters["deep"] = json.loads("[" * 62 + self.random.choice(['"x"', '{"$stream":1}', "[]"]) + "]" * 62)
+        return {
+            "tool": self.random.choice(["github", "a.b-c_d", "ä", ""]) if self.random.random() < 0.1 else "github",
+            "action": "merge", "resource": self.random.choice([None, "octo/hello#1", "ö", "a\u0085b"]),
+            "mutates_state": self.random.random() < 0.5, "parameters": parameters,
+        }  # fmt: skip
+
     def value(self, depth: int) -> str:
         pick = self.random.random()
         if depth > 3 or pick < 0.45:
