@@ -1,6 +1,6 @@
 """Differential: 100,000 random texts, sound and unsound, and no implementation disagrees with another.
 
-    AEGIS_FUZZ=1000000 AEGIS_FUZZ_SEED=7 pytest sdk-contract/test_fuzz.py       more of them, or others
+AEGIS_FUZZ=1000000 AEGIS_FUZZ_SEED=7 pytest sdk-contract/test_fuzz.py       more of them, or others
 """
 
 from __future__ import annotations
@@ -53,7 +53,11 @@ def of_all(lines: bytes, count: int) -> dict[str, list[str]]:
 
 def said(name: str, lines: bytes, count: int) -> list[str]:
     process = subprocess.Popen(
-        sdks.command(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=sdks.surroundings()
+        sdks.command(name),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=sdks.surroundings(),
     )
     timer = threading.Timer(SECONDS * 3, process.kill)
     timer.start()
