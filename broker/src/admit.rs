@@ -124,7 +124,9 @@ impl Broker {
         }
         if all_pass_or_wait(&judged) && judged.iter().any(waits) && !ask.dry_run {
             lift = self.find_lift(&ask, trust, &mut judged).await?;
-            if lift.is_none() {
+            if lift.is_none() && self.is_over(ask.approvals).await? {
+                judged.iter_mut().filter(|j| waits(j)).for_each(|j| j.evaluation = lost_race());
+            } else if lift.is_none() {
                 asked = self.ask_approval(&ask, trust, &judged).await?;
                 if asked.is_none() {
                     judged.iter_mut().filter(|j| waits(j)).for_each(|j| j.evaluation = too_many_asked());

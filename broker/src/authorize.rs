@@ -14,6 +14,7 @@ use crate::{
     approvals::{ApprovalError, status_word},
     identity::Identity,
     permit::{Outcome, Ticket},
+    policy::Reason,
     record::{DecisionRecord, DecisionWord},
     snapshot::{Scope, Snapshot},
     store::{ApprovalStatus, IdempotencyClaim, StoreError},
@@ -202,6 +203,11 @@ impl Broker {
         }
         let decided =
             self.decide_call(identity, &snapshot, &scope, call, &request, ApprovalUse::Only(approval_id)).await?;
+        if decided.reason == Reason::ApprovalUsed.as_str() {
+            let now = self.store.approval(approval_id, self.env.clock.now()).await.map_err(ApprovalError::from)?;
+            let status = now.map_or_else(|| "gone".to_owned(), |r| status_word(r.status));
+            return Err(ApprovalError::NotPending(status).into());
+        }
         if decided.decision != DecisionWord::Allow {
             return Err(ConsumeError::Refused(Box::new(decided)));
         }

@@ -67,6 +67,13 @@ impl Broker {
         Ok(self.find_approval(ask, trust, judged).await?.map(Lift::Approval))
     }
 
+    /// Whether the one approval that may be used cannot be used any more: then nobody is asked again.
+    pub(crate) async fn is_over(&self, approvals: ApprovalUse<'_>) -> Result<bool, AdmitError> {
+        let ApprovalUse::Only(id) = approvals else { return Ok(false) };
+        let record = self.store.approval(id, self.env.clock.now()).await?;
+        Ok(record.is_none_or(|r| r.status != ApprovalStatus::Approved))
+    }
+
     /// Grants for everything that waits. A gate that wants several people of a group is not lifted by one.
     async fn find_grants(
         &self,

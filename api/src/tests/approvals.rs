@@ -302,3 +302,29 @@ async fn a_swap_is_told_to_those_who_watch() {
     let metrics = rig.admin(Method::GET, "/metrics", None).await;
     assert!(metrics.text.contains("aegis_detections_total{rule=\"approval_swap\"} 1"), "{}", metrics.text);
 }
+
+#[tokio::test(flavor = "multi_thread", worker_threads = 2)]
+async fn of_many_racing_consumers_one_runs_and_the_rest_are_told_why() {
+    let rig = std::sync::Arc::new(Rig::new().await);
+    let (_, agent) = rig.enrol("a").await;
+    let (_, lead) = rig.approver(&["leads"]).await;
+    let (id, hash) = ask(&rig, &agent, json!({"version": 7})).await;
+    settle(&rig, &lead, &id, "approve").await;
+    let racers: Vec<_> = (0..64)
+        .map(|_| {
+            let (rig, agent, id, hash) = (rig.clone(), agent.clone(), id.clone(), hash.clone());
+            tokio::spawn(async move { consume(&rig, &agent, &id, json!({"action_hash": hash})).await })
+        })
+        .collect();
+    let mut through = 0;
+    for racer in racers {
+        let answer = racer.await.unwrap();
+        match answer.status.as_u16() {
+            200 => through += 1,
+            _ => answer.is_problem(409, "approval_settled"),
+        }
+    }
+    assert_eq!(through, 1);
+    let asked = rig.events().iter().filter(|e| *e == "approval_asked").count();
+    assert_eq!(asked, 1, "nobody is asked again by those who came too late");
+}
