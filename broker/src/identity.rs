@@ -203,6 +203,26 @@ impl Authenticator {
         }
     }
 
+    /// Ends the look-ups of this process and names the agents that still have something in flight.
+    pub fn retire(&self) -> Vec<String> {
+        let mut cache = self.cache.write();
+        cache.generation += 1;
+        cache.by_token.clear();
+        // Now only requests hold cells, beside the map itself.
+        cache.live.retain(|_, live| Arc::strong_count(live) > 1);
+        cache.live.keys().cloned().collect()
+    }
+
+    /// Contains every agent: nobody could tell any more which of them are.
+    pub fn contain_all(&self) {
+        let mut cache = self.cache.write();
+        cache.generation += 1;
+        cache.by_token.clear();
+        for live in cache.live.values() {
+            live.store(AgentState::Revoked as u8, Ordering::Release);
+        }
+    }
+
     fn cached(&self, hash: &Digest) -> Option<Arc<Identity>> {
         self.cache.read().by_token.get(hash).cloned()
     }

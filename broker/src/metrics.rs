@@ -22,6 +22,10 @@ pub struct Metrics {
     pub masked_echoes: IntCounter,
     /// Configuration reloads by result.
     pub reloads: IntCounterVec,
+    /// Downstream connections open.
+    pub connections: IntGauge,
+    /// Downstream connections ended or refused by the gateway, by reason.
+    pub connections_ended: IntCounterVec,
 }
 
 impl Metrics {
@@ -58,9 +62,14 @@ impl Metrics {
                 Opts::new("aegis_reloads_total", "configuration reloads by result"),
                 &["result"],
             )?,
+            connections: IntGauge::new("aegis_connections", "downstream connections open")?,
+            connections_ended: IntCounterVec::new(
+                Opts::new("aegis_connections_ended_total", "connections ended or refused by the gateway, by reason"),
+                &["reason"],
+            )?,
             registry,
         };
-        let all: [Box<dyn prometheus::core::Collector>; 9] = [
+        let all: [Box<dyn prometheus::core::Collector>; 11] = [
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.transitions.clone()),
@@ -70,6 +79,8 @@ impl Metrics {
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.masked_echoes.clone()),
             Box::new(metrics.reloads.clone()),
+            Box::new(metrics.connections.clone()),
+            Box::new(metrics.connections_ended.clone()),
         ];
         for collector in all {
             metrics.registry.register(collector)?;

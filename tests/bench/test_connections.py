@@ -1,0 +1,16 @@
+"""A tenth of `cargo xtask bench connections`, on the development build: who does nothing, or too little, holds nobody up."""
+
+from __future__ import annotations
+
+from pathlib import Path
+
+import pytest
+
+from bench.connections import Options, measure, verdict
+
+pytestmark = pytest.mark.binary
+
+
+def test_idle_and_slow_clients_do_not_hold_up_those_who_behave(tmp_path: Path) -> None:
+    samples = measure(Options(idle=1000, slow=100, rate=100, seconds=3), tmp_path)
+    assert verdict(samples) == [], samples
