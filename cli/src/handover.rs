@@ -26,6 +26,7 @@ use std::{
     time::Duration,
 };
 
+use aegis_action::Timestamp;
 use aegis_broker::{authorize::CarriedDecision, store::AgentRecord};
 use aegis_receipts::OutcomeEntry;
 use rustix::net::{
@@ -66,6 +67,8 @@ pub enum Message {
     Outcomes {
         /// Whose requests those are: it has to know when one of them is contained.
         agents: Vec<String>,
+        /// Sessions that they depend on, and until when those last: it has to know when that changes.
+        sessions: Vec<(String, Timestamp)>,
     },
     /// Names of the sockets that follow.
     Sockets {
@@ -92,6 +95,13 @@ pub enum Message {
     },
     /// One outcome is in the log.
     Recorded,
+    /// A session was renewed, or ended.
+    Session {
+        /// The session.
+        id: String,
+        /// It lasts until then.
+        until: Timestamp,
+    },
     /// The state an agent is in now.
     Agent {
         /// The agent.

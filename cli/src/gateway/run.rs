@@ -174,6 +174,9 @@ impl Running {
         }
         if !drained {
             tracing::warn!(event = "drain_timeout", "requests were still in flight when the time to drain was over");
+            // What is cut now still gets its outcome on record.
+            connections.set_mode(Mode::Ending);
+            let _ = timeout(LAST_WORDS, gone()).await;
         }
         drop(broker);
         listening.close().await;
@@ -266,5 +269,7 @@ const QUIET: Duration = Duration::from_millis(500);
 const CEASE: Duration = Duration::from_secs(3);
 /// How long an open connection may still ask after a stop.
 const GRACE: Duration = Duration::from_secs(1);
+/// How long what is cut at the end of a drain may take to say so: open exchanges look once a second.
+const LAST_WORDS: Duration = Duration::from_millis(1500);
 const STEP: Duration = Duration::from_millis(5);
 const QUIET_STEPS: u32 = 10;

@@ -11,8 +11,8 @@ use std::{
     time::{Duration, Instant},
 };
 
-use aegis_action::Clock;
-use aegis_broker::{Broker, store::AgentState};
+use aegis_action::{Clock, Timestamp};
+use aegis_broker::{Broker, identity::FollowedSession, store::AgentState};
 use aegis_receipts::{Heir, LogOptions, OutcomeEntry, RealDisk, ReceiptLog};
 use parking_lot::Mutex;
 use tokio::{
@@ -61,19 +61,13 @@ impl Owed {
     }
 }
 
-/// Brings outcomes until the task is aborted; `agents` are those with requests in flight.
+/// Brings outcomes until the task is aborted, and hears what becomes of the agents that requests in flight are for.
 ///
 /// Where nobody serves for five seconds, all of them count as contained: nobody could say which are not.
-pub async fn bring(
-    config: Config,
-    broker: Arc<Broker>,
-    agents: Vec<String>,
-    owed: Owed,
-    mut notes: mpsc::UnboundedReceiver<()>,
-) {
+pub async fn bring(config: Config, broker: Arc<Broker>, owed: Owed, mut notes: mpsc::UnboundedReceiver<()>) {
     let mut alone_since = Instant::now();
     loop {
-        if let Ok(control) = connect(&config, &agents).await {
+        if let Ok(control) = connect(&config, &broker).await {
             let error = talk(control, &broker, &owed, &mut notes).await;
             tracing::debug!(%error, "the process that serves now is gone");
             alone_since = Instant::now();
@@ -85,10 +79,11 @@ pub async fn bring(
     }
 }
 
-async fn connect(config: &Config, agents: &[String]) -> io::Result<Control> {
+async fn connect(config: &Config, broker: &Broker) -> io::Result<Control> {
     let address = address(&config.state, SOCKET)?;
     let mut control = Control::new(UnixStream::connect(address.path()).await?)?;
-    control.say(&Message::Outcomes { agents: agents.to_vec() }).await?;
+    let (agents, sessions) = broker.auth.in_flight();
+    control.say(&Message::Outcomes { agents, sessions }).await?;
     Ok(control)
 }
 
@@ -108,6 +103,7 @@ async fn talk(control: Control, broker: &Broker, owed: &Owed, notes: &mut mpsc::
             heard = ears.recv() => match heard {
                 Some(Message::Recorded) => owed.recorded(),
                 Some(Message::Agent { record }) => broker.auth.changed(&record),
+                Some(Message::Session { id, until }) => broker.auth.session_changed(&id, until),
                 Some(_) | None => return io::ErrorKind::UnexpectedEof.into(),
             },
         }
@@ -140,8 +136,10 @@ pub async fn settle(config: &Config, owed: &Owed, clock: Arc<dyn Clock>) {
 }
 
 /// The other side: puts outcomes into the log and tells what becomes of the agents.
-pub async fn take_in(control: Control, agents: Vec<String>, house: House) {
+pub async fn take_in(control: Control, agents: Vec<String>, sessions: Vec<(String, Timestamp)>, house: House) {
     let House { broker, mut stopping, .. } = house;
+    let follow = |(id, until): (String, Timestamp)| (broker.auth.follow_session(&id, until), id, until);
+    let mut sessions: Vec<_> = sessions.into_iter().map(follow).collect();
     let (mut mouth, mut ears) = control.split();
     let mut known: HashMap<String, AgentState> = HashMap::new();
     let mut every = interval(LOOK);
@@ -159,7 +157,10 @@ pub async fn take_in(control: Control, agents: Vec<String>, house: House) {
                 }
                 Some(_) | None => return,
             },
-            _ = every.tick() => tell(&broker, &agents, &mut known, &mut mouth).await,
+            _ = every.tick() => match tell(&broker, &agents, &mut known, &mut mouth).await {
+                Ok(()) => tell_of_sessions(&mut sessions, &mut mouth).await,
+                Err(error) => Err(error),
+            },
         };
         if said.is_err() {
             return;
@@ -179,6 +180,20 @@ async fn tell(
         let before = known.insert(id.clone(), record.state).unwrap_or(AgentState::Active);
         if before != record.state {
             mouth.say(&Message::Agent { record }).await?;
+        }
+    }
+    Ok(())
+}
+
+async fn tell_of_sessions(
+    sessions: &mut [(FollowedSession, String, Timestamp)],
+    mouth: &mut Mouth,
+) -> io::Result<()> {
+    for (session, id, told) in sessions {
+        let until = session.until();
+        if until != *told {
+            mouth.say(&Message::Session { id: id.clone(), until }).await?;
+            *told = until;
         }
     }
     Ok(())

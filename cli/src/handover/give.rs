@@ -53,9 +53,9 @@ pub async fn hand_over(running: Running, mut control: Control, config: &Config) 
     let (broker, owed) = (gateway.broker.clone(), Owed::default());
     let (heir, notes) = owed.heir();
     let released = gateway.release(heir).await;
-    let agents = broker.auth.retire();
+    broker.auth.retire();
     let estate = Estate { open: released.open, decisions: released.decisions };
-    let bringing = tokio::spawn(after::bring(config.clone(), broker.clone(), agents, owed.clone(), notes));
+    let bringing = tokio::spawn(after::bring(config.clone(), broker.clone(), owed.clone(), notes));
     if let Err(error) = finish(&mut control, estate).await {
         tracing::warn!(event = "handover_failed", %error, "the other process is gone; this one opens everything again");
         return reopen(sources, listening, config).await;

@@ -104,7 +104,7 @@ async fn greet(stream: UnixStream, house: House, takers: mpsc::Sender<Control>) 
             }
             None => tracing::warn!(listener, "a connection of a listener that nobody knows is turned away"),
         },
-        Ok(Message::Outcomes { agents }) => after::take_in(control, agents, house).await,
+        Ok(Message::Outcomes { agents, sessions }) => after::take_in(control, agents, sessions, house).await,
         Ok(Message::TakeOver { version }) if version == VERSION => {
             if let Err(error) = takers.try_send(control) {
                 let mut control = error.into_inner();
