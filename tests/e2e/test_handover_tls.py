@@ -190,16 +190,16 @@ def test_a_session_renewed_at_the_successor_lasts_and_one_ended_there_ends(
 ) -> None:
     agent = own.enrol()
     path = f"/v1/agents/{agent.agent_id}/sessions"
-    made = own.api("POST", path, {"lease_seconds": 4}).json()
-    origin.answer("GET", "/repos/octo/endless", b"x" * 100_000)
-    origin.fault(Fault("slow_body", path="/repos/octo/endless", options={"piece": 10, "pause": 0.05}))
+    made = own.api("POST", path, {"lease_seconds": 6}).json()
+    origin.answer("GET", "/repos/octo/endless", b"x" * 1_000_000)
+    origin.fault(Fault("slow_body", path="/repos/octo/endless", options={"piece": 2000, "pause": 0.1}))
     stream = Connection(own.listen)
     run = Agent(agent.agent_id, made["agent_token"])
     stream.send(request(run, "/repos/octo/endless"))
     eventually(lambda: stream.sock.recv(1, socket.MSG_PEEK), "the answer begins")
-    old, until = own.upgrade(), time.monotonic() + 6
+    old, until = own.upgrade(), time.monotonic() + 8
     while time.monotonic() < until:
-        assert own.api("POST", f"{path}/{made['session_id']}/renew", {"lease_seconds": 4}).ok
+        assert own.api("POST", f"{path}/{made['session_id']}/renew", {"lease_seconds": 6}).ok
         time.sleep(1)
     collected = threading.Event()
 
