@@ -16,7 +16,7 @@ use tokio::sync::Mutex;
 
 use crate::{
     admin::checks,
-    answers::{Actions, Approval, Decision, IssuedToken, Ready, Why},
+    answers::{Action, Actions, Approval, Decision, IssuedToken, Ready, Why},
     auth::Caller,
     body::{Id, Query, Request},
     ca::{self, Ca, CertificateAuthority},
@@ -42,6 +42,7 @@ pub fn agent_router(broker: Arc<Broker>, ca: Arc<dyn CertificateAuthority>) -> R
         .route("/v1/agents/self/rotate", post(rotate_self))
         .route("/v1/why/{receipt}", get(own_why))
         .route("/v1/actions", get(actions))
+        .route("/v1/actions/{name}", get(action))
         .route("/ready", get(move |State(broker)| ready(broker, looked.clone())))
         .merge(roots);
     door(routes, broker)
@@ -176,6 +177,10 @@ async fn actions(
     Query(query): Query<Search>,
 ) -> Result<Json<Actions>, Failure> {
     Ok(Json(catalog::search(&broker, query.q.as_deref(), query.limit)?))
+}
+
+async fn action(State(broker): State<Arc<Broker>>, _: Caller, Id(name): Id) -> Result<Json<Action>, Failure> {
+    Ok(Json(catalog::named(&broker, &name)?))
 }
 
 /// How long the present token still works after the agent rotated it.

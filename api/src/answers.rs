@@ -393,6 +393,8 @@ pub(crate) struct Action {
     /// Facts that policies may read, by name: their type.
     #[schema(value_type = Object)]
     pub facts: BTreeMap<String, ParamType>,
+    /// What SDKs rename arguments by, alias to the name of a parameter or of a variable in `resource`.
+    pub aliases: BTreeMap<String, String>,
 }
 
 /// A credential without its value.

@@ -28,6 +28,16 @@ pub(crate) fn search(broker: &Broker, query: Option<&str>, asked: Option<u32>) -
     })
 }
 
+/// The entry of this whole name, `tool.action`.
+pub(crate) fn named(broker: &Broker, name: &str) -> Result<Action, ApiError> {
+    let (tool, action) = name.split_once('.').ok_or(ApiError::NotFound("action"))?;
+    let catalogs = broker.grammars.catalogs();
+    let snapshot = broker.snapshot();
+    let mut entries = catalogs.iter().flat_map(|c| c.catalog()).chain(&snapshot.config.tools);
+    let found = entries.find(|e| e.name == action && e.tool.as_ref() == tool).ok_or(ApiError::NotFound("action"))?;
+    Ok(Action::from(found.as_ref()))
+}
+
 fn rank(entry: &Entry, words: &[String]) -> Option<u8> {
     let name = format!("{}.{}", entry.tool, entry.name).to_lowercase();
     let rest = format!("{} {} {}", entry.summary, entry.operation, entry.wire).to_lowercase();

@@ -194,6 +194,7 @@ impl From<&Entry> for Action {
             resource: e.resource.clone(),
             parameters: e.parameters.clone(),
             facts: e.facts.clone(),
+            aliases: e.argument_aliases().into_iter().map(|(alias, name)| (alias.into(), name.into())).collect(),
         }
     }
 }

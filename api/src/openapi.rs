@@ -37,7 +37,7 @@ pub(crate) async fn serve() -> impl IntoResponse {
         admin::quarantine, admin::revoke, admin::start_session, admin::renew_session, admin::end_session, admin::add_approver, admin::list_approvers, admin::revoke_approver,
         admin::list_approvals, admin::get_approval, admin::approve, admin::reject,
         evidence::decisions, evidence::receipts, evidence::receipt, evidence::bundle, evidence::why,
-        admin::actions, admin::list_credentials, admin::put_credential, admin::remove_credential,
+        admin::actions, admin::action, admin::list_credentials, admin::put_credential, admin::remove_credential,
         ca::bundle, ca::ca_status, ca::rotate_ca, ca::finish_ca,
         admin::reload, doors::health, admin::ready, admin::metrics,
     ),

@@ -194,6 +194,7 @@ fn entry(name: String) -> Entry {
         resource_types: vec!["Code::Repository".into(), "Code::Organization".into()],
         parameters: BTreeMap::from([("title".to_owned(), Parameter { ty: ParamType::String, required: true })]),
         facts: BTreeMap::new(),
+        aliases: BTreeMap::new(),
     }
 }
 

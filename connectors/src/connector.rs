@@ -167,6 +167,8 @@ pub struct Entry {
     pub parameters: BTreeMap<String, Parameter>,
     /// Facts that can be had for this action, by name.
     pub facts: BTreeMap<String, ParamType>,
+    /// Declared aliases of arguments, by alias; see [`Entry::argument_aliases`].
+    pub aliases: BTreeMap<String, String>,
 }
 
 /// A typed parameter.

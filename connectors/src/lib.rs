@@ -5,6 +5,7 @@
 //! body and returns the actions together with the upstream request, both derived from the
 //! same strict parse, so that what was judged is what is sent.
 
+mod aliases;
 mod connector;
 pub mod declared;
 pub mod github;

@@ -147,6 +147,7 @@ fn entry() -> Entry {
             ("port".to_owned(), parameter(ParamType::Integer)),
         ]),
         facts: BTreeMap::new(),
+        aliases: BTreeMap::new(),
     }
 }
 

@@ -17,9 +17,9 @@ use axum::{
 };
 
 use crate::{
-    answers::Actions,
+    answers::{Action, Actions},
     auth::Person,
-    body::Query,
+    body::{Id, Query},
     ca::{self, CertificateAuthority},
     catalog,
     doors::door,
@@ -83,6 +83,7 @@ pub fn admin_router(broker: Arc<Broker>, admin: AdminOptions) -> Router {
         .route("/v1/receipts/{id}/bundle", get(evidence::bundle))
         .route("/v1/why/{receipt}", get(evidence::why))
         .route("/v1/actions", get(actions))
+        .route("/v1/actions/{name}", get(action))
         .route("/v1/credentials", get(list_credentials))
         .route("/v1/credentials/{name}", put(put_credential).delete(remove_credential))
         .route("/v1/ca", get(ca::bundle))
@@ -137,4 +138,16 @@ pub(crate) async fn actions(
     Query(query): Query<Search>,
 ) -> Result<Json<Actions>, Failure> {
     Ok(Json(catalog::search(&broker, query.q.as_deref(), query.limit)?))
+}
+
+/// One catalog entry by its whole name.
+#[utoipa::path(get, path = "/v1/actions/{name}", tag = "catalog",
+    params(("name" = String, Path, description = "`tool.action`")), responses((status = 200, body = Action)),
+    security(("agent" = []), ("admin" = []), ("approver" = [])))]
+pub(crate) async fn action(
+    State(broker): State<Arc<Broker>>,
+    _: Person,
+    Id(name): Id,
+) -> Result<Json<Action>, Failure> {
+    Ok(Json(catalog::named(&broker, &name)?))
 }

@@ -136,3 +136,19 @@ async fn the_catalog_is_searched_by_words() {
     assert!(find("").await.body["total"].as_u64().unwrap() > 1200);
     find("query=x").await.is_problem(400, "bad_query");
 }
+
+#[tokio::test]
+async fn an_entry_is_found_by_its_whole_name_with_the_aliases_of_its_arguments() {
+    let rig = Rig::new().await;
+    let (_, token) = rig.enrol("a").await;
+    let get = async |name: &str| rig.call(To::Agents, Method::GET, &format!("/v1/actions/{name}"), &token, None).await;
+    let merge = get("github.merge_pull_request").await;
+    assert_eq!((&merge.body["name"], &merge.body["class"]), (&json!("github.merge_pull_request"), &json!("write")));
+    assert_eq!(merge.body["aliases"]["pr_number"], "pull_number");
+    assert_eq!(get("desk.deploy").await.body["tool"], "desk");
+    for unknown in ["github.merge", "github", "desk.deploy.now", "merge_pull_request"] {
+        get(unknown).await.is_problem(404, "not_found");
+    }
+    let seen = rig.admin(Method::GET, "/v1/actions/github.merge_pull_request", None).await;
+    assert_eq!(seen.body, merge.body);
+}

@@ -306,6 +306,7 @@ fn read_tool(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
             _ => r.error_at("parameters", "`parameters` must be a table of name = \"type\"".into()),
         }
     }
+    let aliases = tool_aliases(&mut r);
     for required in ["class", "risk"] {
         if r.get(required).is_none() {
             r.error_at(required, format!("`{required}` is required"));
@@ -313,6 +314,17 @@ fn read_tool(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
     }
     if config.tools.iter().any(|t| t.tool.as_ref() == tool && t.name == action) {
         r.error_at("name", format!("`{qualified}` is declared twice"));
+    }
+    let known = |name: &str| {
+        parameters.contains_key(name) || resource.as_ref().is_some_and(|t| t.contains(&format!("{{{name}}}")))
+    };
+    for (alias, name) in &aliases {
+        if !known(name) {
+            r.error_at("aliases", format!("`{alias}` leads to `{name}`, which is no parameter and not in `resource`"));
+        }
+        if known(alias) {
+            r.error_at("aliases", format!("`{alias}` is a name of its own here"));
+        }
     }
     r.finish();
     let (Some(class), Some(risk)) = (class, risk) else { return };
@@ -330,7 +342,26 @@ fn read_tool(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
         resource,
         parameters,
         facts: BTreeMap::new(),
+        aliases,
     }));
+}
+
+fn tool_aliases(r: &mut Reader<'_, '_>) -> BTreeMap<String, String> {
+    let mut aliases = BTreeMap::new();
+    let Some(value) = r.get("aliases") else { return aliases };
+    let DeValue::Table(table) = value.get_ref() else {
+        r.error_at("aliases", "`aliases` must be a table of alias = \"name\"".into());
+        return aliases;
+    };
+    for (alias, name) in table.iter() {
+        match name.get_ref() {
+            DeValue::String(name) => {
+                aliases.insert(alias.get_ref().to_string(), name.to_string());
+            }
+            _ => r.error_at("aliases", format!("`{}` must be the name of a parameter", alias.get_ref())),
+        }
+    }
+    aliases
 }
 
 fn read_api(mut r: Reader<'_, '_>, config: &mut RouteConfig) {

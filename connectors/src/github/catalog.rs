@@ -193,6 +193,7 @@ impl Line {
             Body::None => {}
         }
         let entry = Entry {
+            aliases: BTreeMap::new(),
             tool: Arc::from(super::SYSTEM),
             resource: self.entities.first().map(|(_, id)| id.clone()),
             resource_types: entities.iter().map(|(ty, _)| ty.clone()).collect(),

@@ -42,6 +42,7 @@ fn entry((method, name, class, risk, summary): &(&str, &str, AccessClass, Risk, 
             ("query".to_owned(), parameter(ParamType::Opaque)),
         ]),
         facts: BTreeMap::new(),
+        aliases: BTreeMap::new(),
     }
 }
 

@@ -73,3 +73,22 @@ fn declared_tools_are_entries() {
     assert_eq!(config.tools[0].parameters["count"].ty, ParamType::Integer);
     assert!(config.tools[0].mutates_state);
 }
+
+#[test]
+fn aliases_of_a_tool_lead_to_its_names() {
+    let tool = |aliases: &str| {
+        format!(
+            "[[tool]]\nname=\"deploy.start\"\nclass=\"write\"\nrisk=\"high\"\nresource=\"{{service}}\"\n\
+             [tool.parameters]\ncount=\"integer\"\n[tool.aliases]\n{aliases}\n"
+        )
+    };
+    let (config, _) = parse("f", &tool("svc=\"service\"\nn=\"count\""), &NamedFiles::default()).unwrap();
+    let aliases = config.tools[0].argument_aliases();
+    assert_eq!((aliases["svc"], aliases["n"]), ("service", "count"));
+    for (bad, says) in
+        [("svc=\"host\"", "no parameter"), ("count=\"service\"", "a name of its own"), ("svc=3", "must be the name")]
+    {
+        let problems = parse("f", &tool(bad), &NamedFiles::default()).unwrap_err();
+        assert!(problems.iter().any(|p| p.message.contains(says)), "{bad}: {problems:?}");
+    }
+}

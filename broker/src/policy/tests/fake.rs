@@ -87,6 +87,7 @@ pub fn entry<const N: usize>(
         resource_types: types.iter().map(|t| Arc::from(*t)).collect(),
         parameters: BTreeMap::from(parameters),
         facts: BTreeMap::new(),
+        aliases: BTreeMap::new(),
     }
 }
 
