@@ -31,6 +31,7 @@ SETS: dict[str, dict[str, Any]] = {
         "secrets": [{"name": "github", "secretName": "github-token"}],
         "persistence": {"size": "50Gi", "storageClass": "fast", "accessMode": "ReadWriteOncePod"},
         "service": {"type": "LoadBalancer", "port": 80, "annotations": {"a": "b"}},
+        "tls": {"enabled": True, "port": 443, "names": ["gate.example"]},
         "nodeSelector": {"disk": "ssd"},
         "tolerations": [{"key": "agents", "operator": "Exists"}],
         "affinity": {"nodeAffinity": {}},
@@ -92,6 +93,7 @@ def test_every_object_is_one_that_the_api_takes(helm: Path, tmp_path: Path, name
         ({**KEY, "masterKey": {**KEY["masterKey"], "value": "0f0f"}}, "value"),
         ({**KEY, "policies": {"../x.cedar": "x"}}, "x.cedar"),
         ({**KEY, "server": {"listen": "0.0.0.0:1"}}, "listen"),
+        ({**KEY, "tls": {"names": ["Gate"]}}, "names"),
         ({**KEY, "persistence": {"accessMode": "ReadWriteMany"}}, "accessMode"),
         ({**KEY, "image": {"repository": "x", "digest": "latest"}}, "digest"),
     ],
@@ -162,6 +164,18 @@ def test_pods_have_no_way_out_but_the_gateway(helm: Path, tmp_path: Path) -> Non
     assert own["ingress"] == [{"from": [{"podSelector": {}}], "ports": [{"protocol": "TCP", "port": "agents"}]}]
     blocks = [peer["ipBlock"] for rule in own["egress"] for peer in rule["to"] if "ipBlock" in peer]
     assert "169.254.0.0/16" in blocks[0]["except"] and all(r["ports"] for r in own["egress"])
+
+
+def test_a_listener_for_tls_is_reached_where_it_is_wanted(helm: Path, tmp_path: Path) -> None:
+    objects = render(helm, tmp_path, SETS["everything"])
+    config = tomllib.loads(one(objects, "ConfigMap", "gate")["data"]["aegis.toml"])
+    assert config["tls"] == {"listen": "0.0.0.0:8443", "names": ["gate", "gate.agents", "gate.agents.svc", "gate.example"]}
+    assert {"name": "tls", "containerPort": 8443, "protocol": "TCP"} in pod(objects)["containers"][0]["ports"]
+    assert {p["port"]: p["targetPort"] for p in one(objects, "Service")["spec"]["ports"]} == {80: "agents", 443: "tls"}
+    ports = [{"protocol": "TCP", "port": "agents"}, {"protocol": "TCP", "port": "tls"}]
+    assert one(objects, "NetworkPolicy", "gate")["spec"]["ingress"][0]["ports"] == ports
+    assert one(objects, "NetworkPolicy", "-only-way-out")["spec"]["egress"][0]["ports"] == ports
+    assert "8443" not in json.dumps(render(helm, tmp_path, KEY))
 
 
 def test_the_shipped_files_are_the_ones_that_are_mounted(helm: Path, tmp_path: Path) -> None:

@@ -41,7 +41,7 @@ def units(tmp_path: Path) -> Path:
 @pytest.mark.skipif(not ANALYZE, reason="systemd-analyze is not installed")
 def test_systemd_reads_every_unit_without_a_word(units: Path) -> None:
     files = sorted(units.iterdir())
-    assert len(files) == 3
+    assert len(files) == 4
     done = subprocess.run([str(ANALYZE), "verify", *files], capture_output=True, text=True, timeout=60)
     about_ours = [line for line in (done.stdout + done.stderr).splitlines() if "aegis" in line]
     assert done.returncode == 0 and not about_ours, done.stdout + done.stderr
@@ -65,7 +65,7 @@ def test_the_service_waits_longer_than_the_gateway_drains() -> None:
 
 def test_the_sockets_have_the_names_that_the_gateway_looks_for() -> None:
     names = {Unit(path.name)["Socket"]["FileDescriptorName"] for path in DEPLOY.glob("*.socket")}
-    assert names == {"agents", "admin"}
+    assert names == {"agents", "admin", "tls"}
 
 
 def test_hadolint_has_nothing_to_say(cache: Path) -> None:
