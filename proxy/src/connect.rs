@@ -193,7 +193,10 @@ async fn inside(
     let terminated = tokio::select! {
         biased;
         terminated = front.tls.terminate(stream, &host, certificate) => terminated,
-        _ = place.forsaken() => return Next::Over,
+        verdict = place.forsaken() => {
+            place.note(&verdict);
+            return Next::Over;
+        }
     };
     match terminated {
         Ok(stream) => {

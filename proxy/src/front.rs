@@ -154,7 +154,10 @@ impl Front {
         let accepted = tokio::select! {
             biased;
             accepted = self.tls.accept(stream, local) => accepted,
-            _ = place.forsaken() => return None,
+            verdict = place.forsaken() => {
+                place.note(&verdict);
+                return None;
+            }
         };
         match accepted {
             Ok((stream, ingress)) => {
