@@ -282,7 +282,9 @@ impl Life {
     }
 
     pub(super) fn is_late(&self, now: u64) -> bool {
-        now >= self.deadline.load(Ordering::Acquire)
+        // Of requests that overlap one may begin at the moment in which the last of the others ends.
+        let may_be = !self.is_multiplexed() || self.active.load(Ordering::Acquire) == 0;
+        may_be && now >= self.deadline.load(Ordering::Acquire)
     }
 
     fn set(&self, phase: Phase, deadline: u64) {
@@ -305,7 +307,6 @@ impl Life {
 const MAX_SEEN: usize = 256 * 1024;
 /// How long clients of HTTP/2 and TLS get to see that no new request is taken.
 const GOODBYE: Duration = Duration::from_millis(500);
-
 /// How long clients of TLS get for the rest of a request, while a successor waits.
 const REST_OF_REQUEST: Duration = Duration::from_secs(3);
 
@@ -363,6 +364,38 @@ mod tests {
         all.set_mode(Mode::Moving);
         assert_eq!(life.before_read(), Verdict::Go);
         assert!(!all.settled());
+    }
+
+    #[test]
+    fn what_ends_here_says_goodbye_and_is_waited_for_while_it_works() {
+        let all = Connections::new(Limits { keepalive: Duration::ZERO, ..limits() });
+        let waker = futures_util::task::noop_waker();
+        let h2 = all.open(from("10.0.0.1")).unwrap();
+        h2.multiplex();
+        assert_eq!(h2.nothing_to_read(&waker), Verdict::TooIdle);
+        h2.enter();
+        h2.enter();
+        h2.leave(false);
+        // As a request finds it that begins just before the other one notes that there is none.
+        h2.rests();
+        assert_eq!(h2.nothing_to_read(&waker), Verdict::Go);
+
+        let all = Connections::new(limits());
+        let tls = all.open(from("10.0.0.2")).unwrap();
+        tls.takes_root();
+        tls.rests();
+        all.set_mode(Mode::Moving);
+        assert_eq!(tls.before_read(), Verdict::Go, "it cannot move");
+        assert_eq!(tls.nothing_to_read(&waker), Verdict::Go, "a request may be under way");
+        tls.read(b"GET");
+        std::thread::sleep(GOODBYE + Duration::from_millis(50));
+        assert_eq!(tls.nothing_to_read(&waker), Verdict::Go, "it has begun");
+        assert!(!all.settled());
+        tls.enter();
+        tls.leave(false);
+        assert_eq!(tls.nothing_to_read(&waker), Verdict::Go);
+        std::thread::sleep(GOODBYE + Duration::from_millis(50));
+        assert_eq!(tls.nothing_to_read(&waker), Verdict::End);
     }
 
     #[test]
