@@ -208,6 +208,8 @@ pub(crate) struct IssuedApprover {
 pub(crate) struct Approver {
     pub person_id: String,
     pub name: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub email: Option<String>,
     pub groups: Vec<String>,
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -215,6 +217,38 @@ pub(crate) struct Approver {
     #[schema(format = DateTime)]
     pub expires_at: Option<String>,
     pub revoked: bool,
+}
+
+/// A yes in advance, for one agent, action and resource.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Grant {
+    pub grant_id: String,
+    pub agent_id: String,
+    /// `tool.action`
+    pub action: String,
+    pub resource: Option<String>,
+    /// Groups that the person spoke for.
+    pub groups: Vec<String>,
+    /// Who gave it.
+    pub person_id: String,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub reason: Option<String>,
+    #[schema(format = DateTime)]
+    pub created_at: String,
+    #[schema(format = DateTime)]
+    pub expires_at: String,
+    /// When it was ended before its time.
+    #[serde(skip_serializing_if = "Option::is_none")]
+    #[schema(format = DateTime)]
+    pub revoked_at: Option<String>,
+    /// Whether it lifts anything now.
+    pub holds: bool,
+}
+
+/// Grants, newest first.
+#[derive(Debug, Serialize, ToSchema)]
+pub(crate) struct Grants {
+    pub grants: Vec<Grant>,
 }
 
 /// A page of approvers, oldest first.

@@ -75,7 +75,7 @@ pub(crate) struct Admin(pub(crate) PersonRecord);
 /// An approver.
 pub(crate) struct Approver(pub(crate) PersonRecord);
 /// An admin or an approver.
-pub(crate) struct Person;
+pub(crate) struct Person(pub(crate) PersonRecord);
 
 impl FromRequestParts<AdminState> for Admin {
     type Rejection = Failure;
@@ -99,7 +99,7 @@ impl FromRequestParts<AdminState> for Person {
 
     async fn from_request_parts(parts: &mut Parts, state: &AdminState) -> Result<Self, Failure> {
         let words = "this needs an admin's or an approver's token";
-        person(parts, state, &[PersonRole::Admin, PersonRole::Approver], words).await.map(|_| Self)
+        person(parts, state, &[PersonRole::Admin, PersonRole::Approver], words).await.map(Self)
     }
 }
 

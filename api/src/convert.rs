@@ -7,14 +7,14 @@ use aegis_broker::{
     config::{Problem as ConfigProblem, Severity},
     record::{ApprovalNote, DecisionRecord, ReceiptRef},
     sessions::Session,
-    store::{AgentRecord, ApprovalRecord, PersonRecord, ProjectedLeaf},
+    store::{AgentRecord, ApprovalRecord, GrantRecord, PersonRecord, ProjectedLeaf},
 };
 use aegis_connectors::Entry;
 use aegis_receipts::{StoredLeaf, receipt_id};
 use jiff::fmt::temporal::DateTimePrinter;
 
 use crate::answers::{
-    Action, Agent, Approval, ApprovalSummary, Approver, ConfigFinding, Credential, Decision, IssuedSession,
+    Action, Agent, Approval, ApprovalSummary, Approver, ConfigFinding, Credential, Decision, Grant, IssuedSession,
     IssuedToken, Receipt, RecordedDecision, RecordedLeaf, RiskAnswer,
 };
 
@@ -115,10 +115,29 @@ impl From<PersonRecord> for Approver {
         Self {
             person_id: p.person_id,
             name: p.name,
+            email: p.email,
             groups: p.groups,
             created_at: instant(p.created_at),
             expires_at: p.expires_at.map(instant),
             revoked: p.revoked,
+        }
+    }
+}
+
+impl Grant {
+    pub(crate) fn at(g: GrantRecord, now: Timestamp) -> Self {
+        Self {
+            holds: g.revoked_at.is_none() && g.expires_at > now,
+            grant_id: g.grant_id,
+            agent_id: g.agent_id,
+            action: g.action,
+            resource: g.resource,
+            groups: g.groups,
+            person_id: g.person_id,
+            reason: g.reason,
+            created_at: instant(g.created_at),
+            expires_at: instant(g.expires_at),
+            revoked_at: g.revoked_at.map(instant),
         }
     }
 }

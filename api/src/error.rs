@@ -7,6 +7,7 @@ use aegis_broker::{
     approvals::ApprovalError,
     authorize::{AuthorizeError, ConsumeError},
     config::Problem as ConfigProblem,
+    grants::GrantError,
     identity::AuthError,
     record::DecisionRecord,
     store::StoreError,
@@ -83,6 +84,9 @@ pub(crate) enum ApiError {
     /// The approver is in none of the groups that have to agree.
     #[error("{0}")]
     NotInGroup(String),
+    /// A yes that this person may not give; says why.
+    #[error("{0}")]
+    NotApart(String),
     /// The configuration on disk is not usable; the one in force stays.
     #[error("the configuration is not usable; the one in force stays")]
     BadConfig(Vec<ConfigProblem>),
@@ -124,7 +128,7 @@ impl ApiError {
     pub(crate) fn status(&self) -> StatusCode {
         match self {
             Self::Auth(e) => e.status(),
-            Self::WrongRole(_) | Self::NotInGroup(_) => StatusCode::FORBIDDEN,
+            Self::WrongRole(_) | Self::NotInGroup(_) | Self::NotApart(_) => StatusCode::FORBIDDEN,
             Self::Throttled { .. } => StatusCode::TOO_MANY_REQUESTS,
             Self::Invalid { .. } => StatusCode::BAD_REQUEST,
             Self::MediaType => StatusCode::UNSUPPORTED_MEDIA_TYPE,
@@ -155,6 +159,7 @@ impl ApiError {
             Self::InFlight => "request_in_flight",
             Self::NotAllowed(_) => "not_allowed_any_more",
             Self::NotInGroup(_) => "not_in_group",
+            Self::NotApart(_) => "not_apart",
             Self::BadConfig(_) => "bad_configuration",
             Self::NotReady(_) => "not_ready",
             Self::Unrecorded { .. } => "not_recorded",
@@ -240,7 +245,7 @@ impl From<StoreError> for ApiError {
         match error {
             StoreError::Conflict(detail) => Self::conflict("conflict", detail),
             StoreError::NotFound(_) => Self::NotFound("row"),
-            StoreError::Unavailable(cause) => Self::Unavailable { what: "store", cause },
+            StoreError::TooMany(cause) | StoreError::Unavailable(cause) => Self::Unavailable { what: "store", cause },
         }
     }
 }
@@ -271,11 +276,24 @@ impl From<ApprovalError> for ApiError {
             ApprovalError::NotFound => Self::NotFound("approval"),
             ApprovalError::NotPending(_) => Self::conflict("approval_settled", error.to_string()),
             ApprovalError::NotInGroup(_) => Self::NotInGroup(error.to_string()),
+            ApprovalError::OwnAgent | ApprovalError::NoEmail => Self::NotApart(error.to_string()),
             ApprovalError::HashMismatch => Self::conflict("approval_hash_mismatch", error.to_string()),
             ApprovalError::NeedsToolCall => Self::invalid("tool_call_needed", error.to_string()),
             ApprovalError::Store(e) => e.into(),
             ApprovalError::Random(e) => Self::Unrecorded { cause: e.to_string() },
             ApprovalError::Unrecorded(cause) => Self::Unrecorded { cause },
+        }
+    }
+}
+
+impl From<GrantError> for ApiError {
+    fn from(error: GrantError) -> Self {
+        match error {
+            GrantError::Invalid { .. } => Self::invalid("bad_field", error.to_string()),
+            GrantError::NotFound(what) => Self::NotFound(what),
+            GrantError::Approval(e) => e.into(),
+            GrantError::Store(e) => e.into(),
+            GrantError::Unrecorded(cause) => Self::Unrecorded { cause },
         }
     }
 }

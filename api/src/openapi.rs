@@ -35,7 +35,7 @@ pub(crate) async fn serve() -> impl IntoResponse {
         agent::authorize, agent::report_outcome, agent::consume, agent::rotate_self,
         admin::register, admin::list_agents, admin::get_agent, admin::rotate, admin::freeze, admin::unfreeze,
         admin::quarantine, admin::revoke, admin::start_session, admin::renew_session, admin::end_session, admin::add_approver, admin::list_approvers, admin::revoke_approver,
-        admin::list_approvals, admin::get_approval, admin::approve, admin::reject,
+        admin::list_approvals, admin::get_approval, admin::approve, admin::reject, admin::give_grant, admin::list_grants, admin::revoke_grant,
         evidence::decisions, evidence::receipts, evidence::receipt, evidence::bundle, evidence::why,
         admin::actions, admin::action, admin::list_credentials, admin::put_credential, admin::remove_credential,
         ca::bundle, ca::ca_status, ca::rotate_ca, ca::finish_ca,

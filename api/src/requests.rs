@@ -200,9 +200,43 @@ pub(crate) struct AddApprover {
     pub name: String,
     /// At least one.
     pub groups: Vec<String>,
+    /// E-mail address; needed to approve critical actions, and never those of an agent that it owns.
+    #[serde(default)]
+    pub email: Option<String>,
     /// Life of the token in seconds, at least 1; endless where not given.
     #[serde(default)]
     pub ttl_seconds: Option<i64>,
+}
+
+/// A yes in advance.
+#[derive(Debug, Deserialize, ToSchema)]
+#[serde(deny_unknown_fields)]
+pub(crate) struct GiveGrant {
+    pub agent_id: String,
+    /// `tool.action`
+    pub action: String,
+    /// Exactly this one; left out where the action has none.
+    #[serde(default)]
+    pub resource: Option<String>,
+    /// Groups to speak for; all of one's own where not given.
+    #[serde(default)]
+    pub groups: Option<Vec<String>>,
+    /// How long it holds, in seconds: 1 to 2,592,000.
+    pub ttl_seconds: i64,
+    /// Why; at most 500 characters.
+    #[serde(default)]
+    pub reason: Option<String>,
+}
+
+/// Which grants.
+#[derive(Debug, Default, Deserialize, IntoParams)]
+#[serde(deny_unknown_fields)]
+#[into_params(parameter_in = Query)]
+pub(crate) struct GrantQuery {
+    /// Only this agent's.
+    pub agent_id: Option<String>,
+    /// 1 to 500, else 50.
+    pub limit: Option<u32>,
 }
 
 /// A credential's value.

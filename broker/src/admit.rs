@@ -12,14 +12,16 @@ use serde_json::{Map, Value};
 use crate::{
     Broker,
     identity::{AuthError, Identity},
+    lift::Lift,
     permit::Permit,
     policy::{Decision, Evaluation, Input, Slice},
     record::{ApprovalNote, DecisionRecord, IntentContext},
     snapshot::{Scope, Snapshot},
-    store::{ApprovalRecord, StoreError},
+    store::StoreError,
 };
 
 /// What is asked: by whom, under which configuration, through which door.
+#[derive(Clone, Copy)]
 pub struct Ask<'a> {
     /// The authenticated agent.
     pub identity: &'a Arc<Identity>,
@@ -114,21 +116,24 @@ impl Broker {
         }
         let trust = self.effective_trust(&ask);
         let mut judged = self.judge_all(&ask, trust, false).await;
-        let mut grant = None;
+        let mut lift = None;
         let mut asked = None;
         if all_pass_or_wait(&judged) && judged.iter().any(waits) {
             // A person is or was asked about this very state of the world: look at it anew.
             judged = self.judge_all(&ask, trust, true).await;
         }
         if all_pass_or_wait(&judged) && judged.iter().any(waits) && !ask.dry_run {
-            grant = self.find_grant(&ask, trust, &mut judged).await?;
-            if grant.is_none() {
-                asked = Some(self.ask_approval(&ask, trust, &judged).await?);
+            lift = self.find_lift(&ask, trust, &mut judged).await?;
+            if lift.is_none() {
+                asked = self.ask_approval(&ask, trust, &judged).await?;
+                if asked.is_none() {
+                    judged.iter_mut().filter(|j| waits(j)).for_each(|j| j.evaluation = too_many_asked());
+                }
             }
         }
         // One conditional update, before the intent leaf: a crash from here on leaves the
         // approval used and nothing sent, never the other way round.
-        if let Some(found) = &grant
+        if let Some(Lift::Approval(found)) = &lift
             && !self.consume(&ask, found).await?
         {
             judged.iter_mut().for_each(|j| j.evaluation = lost_race());
@@ -137,7 +142,7 @@ impl Broker {
         if let Some(refusal) = ask.identity.refusal(self.env.clock.now()) {
             return Err(refusal.into());
         }
-        self.record(ask, trust, judged, grant, asked).await
+        self.record(ask, trust, judged, lift, asked).await
     }
 
     /// The least trusted of what the route says and what the caller declares.
@@ -217,12 +222,12 @@ impl Broker {
         ask: Ask<'_>,
         trust: SourceTrust,
         judged: Vec<Judged>,
-        grant: Option<ApprovalRecord>,
+        lift: Option<Lift>,
         asked: Option<ApprovalNote>,
     ) -> Result<Verdict, AdmitError> {
         let overall = overall(&judged);
         let context =
-            IntentContext { ask: &ask, trust, overall: &overall, judged: &judged, grant: grant.as_ref(), asked };
+            IntentContext { ask: &ask, trust, overall: &overall, judged: &judged, lift: lift.as_ref(), asked };
         let (record, intents) = self.write_intents(&context)?;
         let allowed = overall.decision == Decision::Allow && !ask.dry_run;
         let mutates = ask.calls.iter().any(|c| c.action.mutates_state());
@@ -295,6 +300,16 @@ fn lost_race() -> Evaluation {
         policies: Vec::new(),
         reason: crate::policy::Reason::ApprovalUsed,
         message: "the approval was used, withdrawn or expired in the meantime".into(),
+        errors: Vec::new(),
+    }
+}
+
+fn too_many_asked() -> Evaluation {
+    Evaluation {
+        decision: Decision::Deny,
+        policies: Vec::new(),
+        reason: crate::policy::Reason::ApprovalQuota,
+        message: "people would have to be asked, and too many questions of this agent are open already".into(),
         errors: Vec::new(),
     }
 }

@@ -108,7 +108,7 @@ impl From<StoreError> for AgentError {
         match error {
             StoreError::Conflict(message) => Self::Conflict(message),
             StoreError::NotFound(_) => Self::NotFound("agent"),
-            other @ StoreError::Unavailable(_) => Self::Store(other),
+            other @ (StoreError::Unavailable(_) | StoreError::TooMany(_)) => Self::Store(other),
         }
     }
 }
@@ -214,9 +214,16 @@ impl Broker {
         name: &str,
         role: PersonRole,
         groups: Vec<String>,
+        email: Option<String>,
         ttl_seconds: Option<i64>,
     ) -> Result<(PersonRecord, Secret), AgentError> {
         check_text("name", name, 200)?;
+        if let Some(email) = &email {
+            check_text("email", email, 320)?;
+            if !email.contains('@') {
+                return Err(AgentError::Invalid { field: "email", problem: "must be an e-mail address".into() });
+            }
+        }
         if role == PersonRole::Approver && groups.is_empty() {
             return Err(AgentError::Invalid {
                 field: "groups",
@@ -231,6 +238,7 @@ impl Broker {
         let person = PersonRecord {
             person_id: self.env.id("per_")?,
             name: name.to_owned(),
+            email,
             role,
             groups,
             token_hash: self.auth.hash(&String::from_utf8_lossy(token.expose())),

@@ -1,8 +1,8 @@
 //! A person's yes to exactly one action.
 
-use std::collections::BTreeSet;
+use std::{collections::BTreeSet, time::Duration};
 
-use aegis_action::{Digest, SourceTrust, Timestamp, ToolCall};
+use aegis_action::{Digest, Risk, SourceTrust, Timestamp, ToolCall};
 use serde_json::{Value, json};
 
 use crate::{
@@ -27,6 +27,12 @@ pub enum ApprovalError {
     /// The person is in none of the groups that still have to agree.
     #[error("this approval needs somebody of {0}")]
     NotInGroup(String),
+    /// A critical action of the approver's own agent.
+    #[error("nobody approves critical actions of an agent that they own")]
+    OwnAgent,
+    /// A critical action, and an approver who cannot be told apart from the agent's owner.
+    #[error("critical actions need an approver whose e-mail address is on record: `aegis approver add --email`")]
+    NoEmail,
     /// The hash named is not the one that was approved.
     #[error("the action hash is not the one that was approved")]
     HashMismatch,
@@ -45,43 +51,6 @@ pub enum ApprovalError {
 }
 
 impl Broker {
-    /// An approved, unexpired approval of this very request and version, with the judgements that it lifts.
-    pub(crate) async fn find_grant(
-        &self,
-        ask: &Ask<'_>,
-        trust: SourceTrust,
-        judged: &mut [Judged],
-    ) -> Result<Option<ApprovalRecord>, AdmitError> {
-        if ask.approvals == ApprovalUse::None {
-            return Ok(None);
-        }
-        let agent = &ask.identity.agent.agent_id;
-        let now = self.env.clock.now();
-        let granted = self.store.granted_approvals(agent, ask.scope.label(), &hash_of(ask.calls), now).await?;
-        let version = version_of(judged);
-        for record in granted {
-            if matches!(ask.approvals, ApprovalUse::Only(id) if id != record.approval_id) || record.version != version {
-                continue;
-            }
-            let lifted: Vec<_> = ask
-                .calls
-                .iter()
-                .zip(judged.iter())
-                .map(|(call, j)| {
-                    let slice = ask.snapshot.engine.slice(&ask.identity.principal, call);
-                    self.evaluate(ask, call, &slice, trust, &j.facts, &record.groups)
-                })
-                .collect();
-            if lifted.iter().all(|e| e.decision == Decision::Allow) {
-                for (judgement, evaluation) in judged.iter_mut().zip(lifted) {
-                    judgement.evaluation = evaluation;
-                }
-                return Ok(Some(record));
-            }
-        }
-        Ok(None)
-    }
-
     /// Uses an approval up: of any number of racing requests, one gets it.
     pub(crate) async fn consume(&self, ask: &Ask<'_>, grant: &ApprovalRecord) -> Result<bool, AdmitError> {
         let event = self.event(
@@ -97,13 +66,14 @@ impl Broker {
         Ok(used)
     }
 
-    /// Asks, or returns what was asked already about the same action and version.
+    /// Asks, or returns what was asked already about the same action and version. `None` where the agent has
+    /// asked as much as it may.
     pub(crate) async fn ask_approval(
         &self,
         ask: &Ask<'_>,
         trust: SourceTrust,
         judged: &[Judged],
-    ) -> Result<ApprovalNote, AdmitError> {
+    ) -> Result<Option<ApprovalNote>, AdmitError> {
         let now = self.env.clock.now();
         let mut groups = BTreeSet::new();
         let mut quorum = 1;
@@ -122,7 +92,7 @@ impl Broker {
         if let Some(record) =
             granted.iter().find(|r| r.version == version_of(judged) && ask.approvals == ApprovalUse::None)
         {
-            return Ok(ApprovalNote::from(record));
+            return Ok(Some(ApprovalNote::from(record)));
         }
         let ttl = ask.scope.route.as_ref().map_or(ask.snapshot.config.api.approval_ttl, |r| r.approval_ttl);
         let (_, risk) = worst(ask.calls);
@@ -155,9 +125,12 @@ impl Broker {
             json!({"approval_id": record.approval_id, "agent_id": record.agent_id, "route": record.route,
                 "action": record.action, "groups": record.groups, "policies": record.policies, "expires_at": record.expires_at}),
         )?;
-        let stored = self.store.ask_approval(&record, now, &event).await?;
+        let stored = match self.store.ask_approval(&record, now, ask.snapshot.config.api.max_pending, &event).await {
+            Err(StoreError::TooMany(_)) => return Ok(None),
+            other => other?,
+        };
         self.drain_outbox().await?;
-        Ok(ApprovalNote::from(&stored))
+        Ok(Some(ApprovalNote::from(&stored)))
     }
 
     /// What approvers are shown: the actions with secrets masked.
@@ -192,6 +165,9 @@ impl Broker {
         if record.status != ApprovalStatus::Pending {
             return Err(ApprovalError::NotPending(status_word(record.status)));
         }
+        if yes {
+            self.apart(person, &record.agent_id, &record.risk).await?;
+        }
         let missing = self.missing_groups(&record).await?;
         if !person.groups.iter().any(|g| missing.contains(g)) || record.settled_by.contains(&person.person_id) {
             return Err(ApprovalError::NotInGroup(missing.join(" or ")));
@@ -200,15 +176,68 @@ impl Broker {
         let event = self
             .event(kind, json!({"approval_id": approval_id, "person_id": person.person_id, "agent_id": record.agent_id, "action": record.action}))
             .map_err(|e| ApprovalError::Unrecorded(e.to_string()))?;
-        let settled = self.store.settle_approval(approval_id, &person.person_id, yes, now, &event).await.map_err(
-            |e| match e {
-                StoreError::Conflict(actual) => ApprovalError::NotPending(actual),
-                StoreError::NotFound(_) => ApprovalError::NotFound,
-                other => ApprovalError::Store(other),
-            },
-        )?;
+        // Another gateway on this store may have counted a vote since: then this one is judged anew by its voter.
+        let seen = yes.then_some(record.settled_by.as_slice());
+        let settled =
+            self.store.settle_approval(approval_id, &person.person_id, yes, seen, now, &event).await.map_err(|e| {
+                match e {
+                    StoreError::Conflict(actual) => ApprovalError::NotPending(actual),
+                    StoreError::NotFound(_) => ApprovalError::NotFound,
+                    other => ApprovalError::Store(other),
+                }
+            })?;
+        self.settled.send_modify(|n| *n = n.wrapping_add(1));
         self.drain_outbox().await.map_err(|e| ApprovalError::Unrecorded(e.to_string()))?;
         Ok(settled)
+    }
+
+    /// Nobody says yes to a critical action of an agent of their own; who cannot be told apart from its owner does not.
+    pub(crate) async fn apart(&self, person: &PersonRecord, agent_id: &str, risk: &str) -> Result<(), ApprovalError> {
+        if risk != Risk::Critical.as_str() {
+            return Ok(());
+        }
+        let agent = self.store.agent(agent_id).await?.ok_or(ApprovalError::NotFound)?;
+        match &person.email {
+            Some(email) if !email.eq_ignore_ascii_case(&agent.owner_email) => Ok(()),
+            Some(_) => Err(ApprovalError::OwnAgent),
+            None => Err(ApprovalError::NoEmail),
+        }
+    }
+
+    /// Approvals that ended without being used become leaves. Called once a second.
+    pub async fn expire_approvals(&self) -> Result<(), AdmitError> {
+        let now = self.env.clock.now();
+        let due = self.store.due_approvals(now, EXPIRE_AT_ONCE).await?;
+        if due.is_empty() {
+            return Ok(());
+        }
+        for record in due {
+            let body = json!({"approval_id": record.approval_id, "agent_id": record.agent_id, "action": record.action,
+                "approvers": record.settled_by, "expires_at": record.expires_at});
+            let event = self.event("approval_expired", body)?;
+            self.store.expire_approval(&record.approval_id, now, &event).await?;
+        }
+        self.settled.send_modify(|n| *n = n.wrapping_add(1));
+        self.drain_outbox().await
+    }
+
+    /// Waits until an approval is not pending any more; `None` where that took longer than `patience`.
+    /// Votes of this process are seen at once, those of another on the same store within a second.
+    pub async fn settlement(&self, approval_id: &str, patience: Duration) -> Option<ApprovalStatus> {
+        let mut settled = self.settled.subscribe();
+        let waited = async {
+            loop {
+                settled.mark_unchanged();
+                // A store that cannot be read is asked again: nobody is told yes by its silence.
+                if let Ok(Some(record)) = self.store.approval(approval_id, self.env.clock.now()).await
+                    && record.status != ApprovalStatus::Pending
+                {
+                    return record.status;
+                }
+                let _ = tokio::time::timeout(LOOK_AGAIN, settled.changed()).await;
+            }
+        };
+        tokio::time::timeout(patience, waited).await.ok()
     }
 
     /// Groups that lack a yes, each as often as it lacks one. Every voter counts for one group only.
@@ -249,7 +278,7 @@ impl Broker {
 }
 
 /// The versions that were judged, as one string; an approval holds for these only.
-fn version_of(judged: &[Judged]) -> Option<String> {
+pub(crate) fn version_of(judged: &[Judged]) -> Option<String> {
     let versions: Vec<String> = judged
         .iter()
         .filter_map(|j| j.version.as_ref())
@@ -280,3 +309,8 @@ pub struct Consumed {
     /// The hash that may run now.
     pub action_hash: Digest,
 }
+
+/// Leaves of ended approvals that are written in one go.
+const EXPIRE_AT_ONCE: u32 = 500;
+/// How soon a vote that another process counted is seen.
+const LOOK_AGAIN: Duration = Duration::from_secs(1);

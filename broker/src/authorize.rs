@@ -306,7 +306,11 @@ impl Broker {
         Ok(record)
     }
 
+    /// Somebody presents a yes for something else: a leaf, a metric and a log line.
     fn tamper(&self, identity: &Identity, approval_id: &str) {
+        self.metrics.detection("approval_swap");
+        tracing::warn!(event = "detection", rule = "approval_swap", approval_id, agent_id = %identity.agent.agent_id,
+            "an approval was presented for another action than the one that was approved");
         self.refuse(&crate::refuse::Refusal {
             agent_id: Some(&identity.agent.agent_id),
             route: None,

@@ -259,7 +259,7 @@ impl Authenticator {
         let generation = self.cache.read().generation;
         let found = self.store.agent_by_token(hash).await.map_err(|e| match e {
             StoreError::NotFound(_) => AuthError::Unknown,
-            StoreError::Conflict(_) | StoreError::Unavailable(_) => AuthError::Unavailable,
+            StoreError::Conflict(_) | StoreError::TooMany(_) | StoreError::Unavailable(_) => AuthError::Unavailable,
         })?;
         let (agent, token) = found.ok_or(AuthError::Unknown)?;
         let mut cache = self.cache.write();

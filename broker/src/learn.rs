@@ -112,7 +112,7 @@ impl Broker {
             trust: SourceTrust::TrustedInternalUnsigned,
             overall: &evaluation,
             judged: &judged,
-            grant: None,
+            lift: None,
             asked: None,
         };
         let (record, intents) = self.write_intents(&context).map_err(|e| e.to_string())?;

@@ -13,9 +13,11 @@ pub mod credential;
 pub mod decision_log;
 pub mod env;
 pub mod facts;
+pub mod grants;
 pub mod hosts;
 pub mod identity;
 mod learn;
+mod lift;
 mod mask;
 pub mod metrics;
 mod outbox;
@@ -110,6 +112,8 @@ pub struct Broker {
     open_decisions: Cache<String, Arc<parking_lot::Mutex<Option<OpenDecision>>>>,
     refusals: RefusalMeter,
     settling: tokio::sync::Mutex<()>,
+    /// Changes whenever an approval may have been settled.
+    settled: tokio::sync::watch::Sender<u64>,
     draining: tokio::sync::Mutex<()>,
     projecting: tokio::sync::Mutex<()>,
     swapping: tokio::sync::Mutex<()>,
@@ -147,6 +151,7 @@ impl Broker {
             open_decisions: Cache::builder().max_capacity(100_000).time_to_live(Duration::from_secs(86_400)).build(),
             refusals: RefusalMeter::default(),
             settling: tokio::sync::Mutex::default(),
+            settled: tokio::sync::watch::Sender::new(0),
             draining: tokio::sync::Mutex::default(),
             projecting: tokio::sync::Mutex::default(),
             swapping: tokio::sync::Mutex::default(),

@@ -10,6 +10,7 @@ pub struct Metrics {
     decisions: IntCounterVec,
     refusals: IntCounterVec,
     transitions: IntCounterVec,
+    detections: IntCounterVec,
     /// Seconds from the first byte of a request to the decision.
     pub decide_seconds: Histogram,
     /// Seconds from lease to the upstream's answer head.
@@ -45,6 +46,10 @@ impl Metrics {
                 Opts::new("aegis_agent_transitions_total", "agent transitions by kind"),
                 &["kind"],
             )?,
+            detections: IntCounterVec::new(
+                Opts::new("aegis_detections_total", "attempts that point to an attack, by rule"),
+                &["rule"],
+            )?,
             decide_seconds: Histogram::with_opts(
                 HistogramOpts::new("aegis_decide_seconds", "time to a decision").buckets(BUCKETS.to_vec()),
             )?,
@@ -69,10 +74,11 @@ impl Metrics {
             )?,
             registry,
         };
-        let all: [Box<dyn prometheus::core::Collector>; 11] = [
+        let all: [Box<dyn prometheus::core::Collector>; 12] = [
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.transitions.clone()),
+            Box::new(metrics.detections.clone()),
             Box::new(metrics.decide_seconds.clone()),
             Box::new(metrics.upstream_seconds.clone()),
             Box::new(metrics.upstream_answers.clone()),
@@ -100,6 +106,11 @@ impl Metrics {
 
     pub(crate) fn transition(&self, kind: &str) {
         self.transitions.with_label_values(&[kind]).inc();
+    }
+
+    /// Counts a detection; `rule` is one of our own names.
+    pub(crate) fn detection(&self, rule: &'static str) {
+        self.detections.with_label_values(&[rule]).inc();
     }
 
     /// The text exposition format.

@@ -10,6 +10,7 @@ use serde_json::{Map, Value};
 use crate::{
     Broker,
     admit::{AdmitError, Ask, Judged, worst},
+    lift::Lift,
     mask::masked,
     policy::{Decision, Evaluation},
     store::ApprovalRecord,
@@ -98,7 +99,7 @@ pub(crate) struct IntentContext<'a> {
     pub(crate) trust: SourceTrust,
     pub(crate) overall: &'a Evaluation,
     pub(crate) judged: &'a [Judged],
-    pub(crate) grant: Option<&'a ApprovalRecord>,
+    pub(crate) lift: Option<&'a Lift>,
     pub(crate) asked: Option<ApprovalNote>,
 }
 
@@ -126,7 +127,7 @@ impl Broker {
             matched_policies: context.overall.policies.clone(),
             risk: RiskNote { level, class },
             effective_trust: context.trust,
-            approval: context.asked.clone().or_else(|| context.grant.map(ApprovalNote::from)),
+            approval: context.asked.clone().or_else(|| context.lift.map(|lift| lift.note(hash_of(context.ask.calls)))),
             receipt: ReceiptRef {
                 receipt_id: first.receipt_id.clone(),
                 receipt_hash: first.receipt_hash,
@@ -149,7 +150,7 @@ impl Broker {
     ) -> Intent {
         let ask = context.ask;
         let several = ask.calls.len() > 1;
-        let granted = context.grant.map(|g| ApprovalRef { id: g.approval_id.clone(), approvers: g.settled_by.clone() });
+        let granted = context.lift.map(Lift::reference);
         let asked = context.asked.as_ref().map(|a| ApprovalRef { id: a.approval_id.clone(), approvers: Vec::new() });
         let parameters =
             sha256(&aegis_action::canonicalize(&Value::Object(call.action.parameters().clone())).unwrap_or_default());

@@ -83,11 +83,13 @@ pub trait Store: Send + Sync {
     async fn revoke_person(&self, person_id: &str, event: &OutboxEvent) -> Result<bool, StoreError>;
 
     /// Adds a pending approval, or returns the live one (pending and not expired at `now`)
-    /// that has the same agent, route, action hash and version.
+    /// that has the same agent, route, action hash and version. [`StoreError::TooMany`] where the agent
+    /// has `most` pending ones already.
     async fn ask_approval(
         &self,
         approval: &ApprovalRecord,
         now: Timestamp,
+        most: u32,
         event: &OutboxEvent,
     ) -> Result<ApprovalRecord, StoreError>;
     /// By id. Pending and approved records past `expires_at` read as `expired`.
@@ -111,11 +113,14 @@ pub trait Store: Send + Sync {
     /// Records one person's yes; becomes `approved` once `quorum` distinct people said so. A no settles at once.
     /// Only while pending and unexpired; [`StoreError::Conflict`] names the actual status.
     /// The person must have access at `now` ([`StoreError::NotFound`]); a second yes of theirs is a conflict.
+    /// With `seen`, only while exactly these people have said yes: [`StoreError::Conflict`] otherwise, so that
+    /// a decision taken on the votes holds for them, whoever else writes.
     async fn settle_approval(
         &self,
         approval_id: &str,
         person_id: &str,
         yes: bool,
+        seen: Option<&[String]>,
         now: Timestamp,
         event: &OutboxEvent,
     ) -> Result<ApprovalRecord, StoreError>;
@@ -128,6 +133,27 @@ pub trait Store: Send + Sync {
         now: Timestamp,
         event: &OutboxEvent,
     ) -> Result<bool, StoreError>;
+
+    /// Pending and approved rows that are past `expires_at` at `now` and do not say so yet, oldest first.
+    async fn due_approvals(&self, now: Timestamp, limit: u32) -> Result<Vec<ApprovalRecord>, StoreError>;
+    /// Writes `expired` into a row that is due; `Ok(false)` where it is not (any more): one conditional update.
+    async fn expire_approval(&self, approval_id: &str, now: Timestamp, event: &OutboxEvent)
+    -> Result<bool, StoreError>;
+
+    /// Adds a grant. Its agent and person must exist.
+    async fn insert_grant(&self, grant: &GrantRecord, event: &OutboxEvent) -> Result<(), StoreError>;
+    /// Grants, newest first, optionally of one agent.
+    async fn grants(&self, agent_id: Option<&str>, limit: u32) -> Result<Vec<GrantRecord>, StoreError>;
+    /// Grants of this agent for exactly this action and resource that hold at `now`, oldest first.
+    async fn live_grants(
+        &self,
+        agent_id: &str,
+        action: &str,
+        resource: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Vec<GrantRecord>, StoreError>;
+    /// Ends a grant at `now`; `Ok(false)` where there is none, or it is over.
+    async fn revoke_grant(&self, grant_id: &str, now: Timestamp, event: &OutboxEvent) -> Result<bool, StoreError>;
 
     /// Claims an idempotency key for a body. Keys older than their `expires_at` count as absent.
     /// Keys end when their agent leaves `active`, and only an active agent claims ([`StoreError::Conflict`] names its state).
@@ -220,6 +246,8 @@ pub struct TokenRecord {
 pub struct PersonRecord {
     pub person_id: String,
     pub name: String,
+    /// Who it is; approvers of critical actions need one, so that nobody approves for an agent of their own.
+    pub email: Option<String>,
     pub role: PersonRole,
     /// Approver groups; empty for admins.
     pub groups: Vec<String>,
@@ -278,6 +306,27 @@ pub enum ApprovalStatus {
     Expired,
     Consumed,
     Cancelled,
+}
+
+/// A person's yes in advance: one agent, one action, one resource, until an instant.
+#[derive(Debug, Clone, PartialEq, Serialize, Deserialize)]
+pub struct GrantRecord {
+    pub grant_id: String,
+    pub tenant: String,
+    pub agent_id: String,
+    /// `tool.action`.
+    pub action: String,
+    /// Exactly this one; `None` for actions without a resource.
+    pub resource: Option<String>,
+    /// Groups that the person spoke for.
+    pub groups: Vec<String>,
+    /// Who granted it.
+    pub person_id: String,
+    /// Why, in their words.
+    pub reason: Option<String>,
+    pub created_at: Timestamp,
+    pub expires_at: Timestamp,
+    pub revoked_at: Option<Timestamp>,
 }
 
 /// What became of an idempotency key.
@@ -341,6 +390,9 @@ pub enum StoreError {
     /// There is no such row.
     #[error("not found: {0}")]
     NotFound(String),
+    /// There are as many as there may be.
+    #[error("too many: {0}")]
+    TooMany(String),
     /// The database cannot be read or written; callers deny.
     #[error("store unavailable: {0}")]
     Unavailable(String),

@@ -144,6 +144,11 @@ impl ConnState {
         self.life().is_some_and(Life::leaving)
     }
 
+    /// Whether this process stops serving, or hands over.
+    pub(crate) fn stops(&self) -> bool {
+        self.life().is_some_and(|life| life.all().mode() != Mode::Serving)
+    }
+
     /// Whether the process ends now, whatever is in flight.
     pub(crate) fn is_over(&self) -> bool {
         self.life().is_some_and(|life| life.all().mode() == Mode::Ending)

@@ -18,6 +18,7 @@ mod framing;
 mod front;
 mod grpc;
 mod guard;
+mod hold;
 mod lifeline;
 mod listen;
 mod material;

@@ -26,7 +26,7 @@ use crate::{
     conn::ConnState,
     dial::Dialer,
     exchange::{Exchange, Sending},
-    framing,
+    framing, hold,
     listen::AgentApi,
     reply::{self, Reply},
     upstream, way,
@@ -74,22 +74,23 @@ impl Gate {
         let body = body::read(session, plan.body, &request, x.route()?).await?;
         let mapped = connector.map(plan, body)?;
         x.conn.judging();
-        let verdict = self
-            .broker
-            .admit(Ask {
-                identity: &identity,
-                snapshot: &snapshot,
-                scope: &scope,
-                calls: &mapped.calls,
-                door: x.door,
-                declared_trust: request.declared_trust,
-                contains_sensitive_data: None,
-                trace: &request.trace,
-                request_id: None,
-                dry_run: false,
-                approvals: ApprovalUse::Any,
-            })
-            .await?;
+        let ask = Ask {
+            identity: &identity,
+            snapshot: &snapshot,
+            scope: &scope,
+            calls: &mapped.calls,
+            door: x.door,
+            declared_trust: request.declared_trust,
+            contains_sensitive_data: None,
+            trace: &request.trace,
+            request_id: None,
+            dry_run: false,
+            approvals: ApprovalUse::Any,
+        };
+        let mut verdict = self.broker.admit(ask).await?;
+        if hold::granted(&self.broker, session, &verdict.record, x.route()?.approval_hold, &x.conn).await {
+            verdict = self.broker.admit(ask).await?;
+        }
         x.decided(&verdict.record);
         let Some(permit) = verdict.permit else { return Err(Reply::decided(&verdict.record)) };
         let urls = mapped.rewrite.and_then(|fields| Some((fields, x.base_urls(&request)?)));

@@ -28,11 +28,10 @@ pub(crate) async fn add_approver(
     if body.ttl_seconds.is_some_and(|ttl| !(1..=MAX_TTL).contains(&ttl)) {
         return Err(ApiError::invalid("bad_field", format!("`ttl_seconds`: must be 1 to {MAX_TTL}")).into());
     }
-    let (person, token) =
-        to_the_end(
-            async move { broker.add_person(&body.name, PersonRole::Approver, body.groups, body.ttl_seconds).await },
-        )
-        .await?;
+    let (person, token) = to_the_end(async move {
+        broker.add_person(&body.name, PersonRole::Approver, body.groups, body.email, body.ttl_seconds).await
+    })
+    .await?;
     let issued = IssuedApprover {
         person_id: person.person_id,
         approver_token: String::from_utf8_lossy(token.expose()).into_owned(),

@@ -4,6 +4,7 @@ mod agents;
 mod approvals;
 mod approvers;
 mod credentials;
+mod grants;
 mod operations;
 mod sessions;
 
@@ -28,7 +29,7 @@ use crate::{
     requests::Search,
     throttle::Throttle,
 };
-pub(crate) use {agents::*, approvals::*, approvers::*, credentials::*, operations::*, sessions::*};
+pub(crate) use {agents::*, approvals::*, approvers::*, credentials::*, grants::*, operations::*, sessions::*};
 
 /// Reads the configuration from where it is kept and hands it to [`Broker::reload`].
 pub type ReloadFn = Arc<dyn Fn() -> Pin<Box<dyn Future<Output = Result<Reload, ReloadError>> + Send>> + Send + Sync>;
@@ -77,6 +78,8 @@ pub fn admin_router(broker: Arc<Broker>, admin: AdminOptions) -> Router {
         .route("/v1/approvals/{id}", get(get_approval))
         .route("/v1/approvals/{id}/approve", post(approve))
         .route("/v1/approvals/{id}/reject", post(reject))
+        .route("/v1/grants", get(list_grants).post(give_grant))
+        .route("/v1/grants/{id}/revoke", post(revoke_grant))
         .route("/v1/decisions", get(evidence::decisions))
         .route("/v1/receipts", get(evidence::receipts))
         .route("/v1/receipts/{id}", get(evidence::receipt))

@@ -169,3 +169,136 @@ async fn approvals_are_listed_by_agent_and_status() {
     assert_eq!(ids(&format!("?agent_id={a}&limit=1")).await, [second]);
     rig.admin(Method::GET, "/v1/approvals?status=maybe", None).await.is_problem(400, "bad_query");
 }
+
+#[tokio::test]
+async fn what_is_over_is_on_record_once() {
+    let rig = Rig::new().await;
+    let (_, agent) = rig.enrol("a").await;
+    let (_, lead) = rig.approver(&["leads"]).await;
+    ask(&rig, &agent, json!({})).await;
+    let (approved, _) = ask(&rig, &agent, json!({"n": 1})).await;
+    settle(&rig, &lead, &approved, "approve").await;
+    let (rejected, _) = ask(&rig, &agent, json!({"n": 2})).await;
+    settle(&rig, &lead, &rejected, "reject").await;
+    rig.clock.advance(899);
+    rig.broker.expire_approvals().await.unwrap();
+    assert!(!rig.events().contains(&"approval_expired".to_owned()));
+    rig.clock.advance(1);
+    rig.broker.expire_approvals().await.unwrap();
+    rig.broker.expire_approvals().await.unwrap();
+    assert_eq!(rig.events().iter().filter(|e| *e == "approval_expired").count(), 2);
+}
+
+#[tokio::test]
+async fn an_agent_cannot_bury_people_in_questions() {
+    let rig = Rig::new().await;
+    let (_, agent) = rig.enrol("a").await;
+    let (_, other) = rig.enrol("b").await;
+    let (_, lead) = rig.approver(&["leads"]).await;
+    let (first, _) = ask(&rig, &agent, json!({"n": 0})).await;
+    ask(&rig, &agent, json!({"n": 1})).await;
+    ask(&rig, &agent, json!({"n": 2})).await;
+    let fourth = rig.authorize(&agent, deploy(json!({"n": 3}))).await;
+    assert_eq!((&fourth.body["decision"], &fourth.body["reason"]), (&json!("deny"), &json!("approval_quota")));
+    assert_eq!(ask(&rig, &agent, json!({"n": 0})).await.0, first, "what was asked is not asked again");
+    ask(&rig, &other, json!({"n": 3})).await;
+    settle(&rig, &lead, &first, "reject").await;
+    ask(&rig, &agent, json!({"n": 3})).await;
+}
+
+#[tokio::test]
+async fn nobody_approves_critical_actions_of_their_own_agent() {
+    let rig = Rig::new().await;
+    let (agent_id, agent) = rig.enrol("a").await;
+    let approver = async |email: Value| {
+        let body = json!({"name": "Lee", "groups": ["leads"], "email": email});
+        rig.admin(Method::POST, "/v1/approvers", Some(body)).await.str("/approver_token")
+    };
+    let owner = approver(json!("A@example.test")).await;
+    let unnamed = approver(Value::Null).await;
+    let apart = approver(json!("lee@example.test")).await;
+    rig.admin(Method::POST, "/v1/approvers", Some(json!({"name": "Lee", "groups": ["leads"], "email": "lee"})))
+        .await
+        .is_problem(400, "bad_field");
+    let raze = json!({"tool_call": {"tool": "desk", "action": "raze", "resource": null, "mutates_state": true, "parameters": {}}});
+    let asked = rig.authorize(&agent, raze).await;
+    let id = asked.str("/approval/approval_id");
+    settle(&rig, &owner, &id, "approve").await.is_problem(403, "not_apart");
+    settle(&rig, &unnamed, &id, "approve").await.is_problem(403, "not_apart");
+    let grant = json!({"agent_id": agent_id, "action": "desk.raze", "ttl_seconds": 60});
+    rig.call(To::Admins, Method::POST, "/v1/grants", &owner, Some(grant.clone())).await.is_problem(403, "not_apart");
+    assert_eq!(settle(&rig, &apart, &id, "approve").await.body["status"], "approved");
+    assert_eq!(rig.call(To::Admins, Method::POST, "/v1/grants", &apart, Some(grant)).await.status, 201);
+
+    let (ordinary, _) = ask(&rig, &agent, json!({})).await;
+    assert_eq!(settle(&rig, &owner, &ordinary, "approve").await.body["status"], "approved", "high is not critical");
+    let again = rig.authorize(&agent, deploy(json!({"n": 2}))).await.str("/approval/approval_id");
+    assert_eq!(settle(&rig, &owner, &again, "reject").await.body["status"], "rejected", "a no is always theirs");
+}
+
+#[tokio::test]
+async fn a_grant_lifts_the_gate_for_its_time_and_on_record() {
+    let rig = Rig::new().await;
+    let (agent_id, agent) = rig.enrol("a").await;
+    let (_, other) = rig.enrol("b").await;
+    let (person, lead) = rig.approver(&["leads", "ops"]).await;
+    let (_, finance) = rig.approver(&["finance"]).await;
+    let give =
+        async |token: &str, body: Value| rig.call(To::Admins, Method::POST, "/v1/grants", token, Some(body)).await;
+    let wanted = json!({"agent_id": agent_id, "action": "desk.deploy", "resource": "shop", "groups": ["leads"],
+        "ttl_seconds": 600, "reason": "release"});
+    let with = |member: &str, value: Value| {
+        let mut body = wanted.clone();
+        body[member] = value;
+        body
+    };
+    give(&rig.admin, wanted.clone()).await.is_problem(403, "wrong_credential");
+    give(&finance, wanted.clone()).await.is_problem(403, "not_in_group");
+    give(&lead, with("agent_id", json!("agt_none"))).await.is_problem(404, "not_found");
+    give(&lead, with("action", json!("desk.fly"))).await.is_problem(400, "bad_field");
+    give(&lead, with("resource", Value::Null)).await.is_problem(400, "bad_field");
+    give(&lead, with("ttl_seconds", json!(0))).await.is_problem(400, "bad_field");
+    give(&lead, with("ttl_seconds", json!(2_592_001))).await.is_problem(400, "bad_field");
+    give(&lead, with("groups", json!([]))).await.is_problem(400, "bad_field");
+
+    let given = give(&lead, wanted.clone()).await;
+    assert_eq!((given.status.as_u16(), &given.body["holds"]), (201, &json!(true)), "{}", given.text);
+    let id = given.str("/grant_id");
+    for n in 0..2 {
+        let decided = rig.authorize(&agent, deploy(json!({"n": n}))).await;
+        assert_eq!(decided.body["decision"], "allow", "{}", decided.text);
+        assert_eq!(decided.body["approval"]["approval_id"], id);
+    }
+    let leaves = rig.leaves();
+    let intent = leaves.iter().rfind(|l| l["type"] == "intent.v1").unwrap();
+    assert_eq!(intent["approval"], json!({"id": id, "approvers": [person]}));
+    assert_eq!(rig.authorize(&other, deploy(json!({}))).await.body["decision"], "require_approval");
+    let elsewhere = json!({"tool_call": {"tool": "desk", "action": "deploy", "resource": "bank", "mutates_state": true, "parameters": {}}});
+    assert_eq!(rig.authorize(&agent, elsewhere).await.body["decision"], "require_approval");
+
+    let path = format!("/v1/grants/{id}/revoke");
+    assert_eq!(rig.admin(Method::POST, &path, None).await.status, 204);
+    rig.admin(Method::POST, &path, None).await.is_problem(404, "not_found");
+    assert_eq!(rig.authorize(&agent, deploy(json!({"n": 9}))).await.body["decision"], "require_approval");
+    assert_eq!(give(&lead, wanted).await.status, 201);
+    rig.clock.advance(600);
+    assert_eq!(rig.authorize(&agent, deploy(json!({"n": 10}))).await.body["decision"], "require_approval");
+    let listed = rig.admin(Method::GET, &format!("/v1/grants?agent_id={agent_id}"), None).await;
+    let states: Vec<bool> = listed.body["grants"].as_array().unwrap().iter().map(|g| g["holds"] == true).collect();
+    assert_eq!(states, [false, false]);
+    let steps: Vec<String> = rig.events().into_iter().filter(|e| e.starts_with("grant_")).collect();
+    assert_eq!(steps, ["grant_given", "grant_revoked", "grant_given"]);
+}
+
+#[tokio::test]
+async fn a_swap_is_told_to_those_who_watch() {
+    let rig = Rig::new().await;
+    let (_, agent) = rig.enrol("a").await;
+    let (_, lead) = rig.approver(&["leads"]).await;
+    let (id, hash) = ask(&rig, &agent, json!({"version": 7})).await;
+    settle(&rig, &lead, &id, "approve").await;
+    let swapped = deploy(json!({"version": 8}))["tool_call"].clone();
+    consume(&rig, &agent, &id, json!({"action_hash": hash, "tool_call": swapped})).await;
+    let metrics = rig.admin(Method::GET, "/metrics", None).await;
+    assert!(metrics.text.contains("aegis_detections_total{rule=\"approval_swap\"} 1"), "{}", metrics.text);
+}

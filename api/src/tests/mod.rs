@@ -109,7 +109,7 @@ impl Rig {
             tenant: "default".into(),
         };
         let (broker, _) = Broker::start(parts, &sources(ROUTES)).await.unwrap();
-        let (_, token) = broker.add_person("root", PersonRole::Admin, Vec::new(), None).await.unwrap();
+        let (_, token) = broker.add_person("root", PersonRole::Admin, Vec::new(), None, None).await.unwrap();
         let on_disk = Arc::new(Mutex::new(Some(sources(ROUTES))));
         let (reloaded, files) = (broker.clone(), on_disk.clone());
         let reload: crate::ReloadFn = Arc::new(move || {
@@ -327,15 +327,28 @@ name = "desk.deploy"
 class = "write"
 risk = "high"
 resource = "{service}"
+
+[[tool]]
+name = "desk.raze"
+class = "delete"
+risk = "critical"
+
+[api]
+max_pending_approvals = 3
 "#;
 
 const POLICIES: &str = r#"
 @id("write")
-permit (principal, action in [Action::"desk.write_note", Action::"desk.deploy"], resource);
+permit (principal, action in [Action::"desk.write_note", Action::"desk.deploy", Action::"desk.raze"], resource);
 
 @id("deploy-asks")
 @description("a deployment takes a person's agreement")
 @require_approval("leads")
 forbid (principal, action == Action::"desk.deploy", resource)
+unless { context.approval.groups.contains("leads") };
+
+@id("raze-asks")
+@require_approval("leads")
+forbid (principal, action == Action::"desk.raze", resource)
 unless { context.approval.groups.contains("leads") };
 "#;

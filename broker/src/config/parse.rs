@@ -43,7 +43,11 @@ pub fn parse(file: &str, text: &str, files: &NamedFiles) -> Result<(RouteConfig,
         routes: Vec::new(),
         credentials: BTreeMap::new(),
         tools: Vec::new(),
-        api: ApiDefaults { default_trust: SourceTrust::UntrustedExternal, approval_ttl: APPROVAL_TTL },
+        api: ApiDefaults {
+            default_trust: SourceTrust::UntrustedExternal,
+            approval_ttl: APPROVAL_TTL,
+            max_pending: MAX_PENDING,
+        },
         tunnel: TunnelDefaults {
             default_trust: SourceTrust::UntrustedExternal,
             allow_internal: Vec::new(),
@@ -215,6 +219,7 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[Strin
     let body_timeout = seconds(&mut r, "body_timeout_seconds", 30);
     let upstream_timeout = seconds(&mut r, "upstream_timeout_seconds", 60);
     let approval_ttl = r.integer("approval_ttl_seconds", (10, 7 * 86_400)).map_or(APPROVAL_TTL, Duration::from_secs);
+    let approval_hold = approval_hold(&mut r);
     let max_body = r.integer("max_body_bytes", (1, 256 << 20)).unwrap_or(64 << 20) as usize;
     let at = r.line_of("name");
     if config.routes.iter().any(|other| other.name == name) {
@@ -259,6 +264,7 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[Strin
         upstream_timeout,
         max_body,
         approval_ttl,
+        approval_hold,
         proxy_auth,
         line: at,
     }));
@@ -372,7 +378,28 @@ fn read_api(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
     if let Some(ttl) = r.integer("approval_ttl_seconds", (10, 7 * 86_400)) {
         config.api.approval_ttl = Duration::from_secs(ttl);
     }
+    if let Some(most) = r.integer("max_pending_approvals", (1, 10_000)) {
+        config.api.max_pending = u32::try_from(most).unwrap_or(MAX_PENDING);
+    }
     r.finish();
+}
+
+/// `approvals = "hold"` keeps the connection while people are asked, `"return"` answers at once.
+fn approval_hold(r: &mut Reader<'_, '_>) -> Duration {
+    let hold = r.word("approvals", "`return` or `hold`", |w| match w {
+        "return" => Some(false),
+        "hold" => Some(true),
+        _ => None,
+    });
+    let seconds = r.integer("approval_hold_seconds", (1, 3600));
+    match (hold, seconds) {
+        (Some(true), seconds) => seconds.map_or(HOLD, Duration::from_secs),
+        (_, Some(_)) => {
+            r.error_at("approval_hold_seconds", "only with `approvals = \"hold\"`".into());
+            Duration::ZERO
+        }
+        (_, None) => Duration::ZERO,
+    }
 }
 
 fn read_tunnel(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
@@ -537,6 +564,9 @@ fn seconds(r: &mut Reader<'_, '_>, key: &'static str, default: u64) -> Duration 
     Duration::from_secs(r.integer(key, (1, 3600)).unwrap_or(default))
 }
 
+/// Questions of one agent that may be open.
+const MAX_PENDING: u32 = 50;
+const HOLD: Duration = Duration::from_secs(60);
 const APPROVAL_TTL: Duration = Duration::from_secs(900);
 const TUNNEL_IDLE: Duration = Duration::from_secs(300);
 /// Headers that frame a message or name its target.

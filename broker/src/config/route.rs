@@ -31,6 +31,8 @@ pub struct ApiDefaults {
     pub default_trust: SourceTrust,
     /// How long an asked approval lives.
     pub approval_ttl: Duration,
+    /// How many questions of one agent may be open.
+    pub max_pending: u32,
 }
 
 /// What applies to tunnels to hosts that no route serves, where policies permit `tunnel.connect` at all.
@@ -75,6 +77,8 @@ pub struct Route {
     pub max_body: usize,
     /// How long an asked approval lives.
     pub approval_ttl: Duration,
+    /// How long a request that waits for people is kept; zero where it is answered at once.
+    pub approval_hold: Duration,
     /// What a client of the forward proxy is told that names no agent.
     pub proxy_auth: ProxyAuth,
     /// Line in the file, for messages.

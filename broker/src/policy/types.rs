@@ -108,6 +108,8 @@ pub enum Reason {
     FactUnavailable,
     /// An approval was at hand when the policies were asked, and used or withdrawn before it counted.
     ApprovalUsed,
+    /// People would have to be asked, and the agent has as many questions open as it may have.
+    ApprovalQuota,
     /// The gateway's own read of a fact, on behalf of a decision.
     Fact,
 }
@@ -123,6 +125,7 @@ impl Reason {
             Self::PolicyError => "policy_error",
             Self::FactUnavailable => "fact_unavailable",
             Self::ApprovalUsed => "approval_used",
+            Self::ApprovalQuota => "approval_quota",
             Self::Fact => "fact",
         }
     }

@@ -20,7 +20,7 @@ pub struct Token {
 }
 
 impl Token {
-    fn who(self) -> As {
+    pub(super) fn who(self) -> As {
         As::Approver(self.token_file)
     }
 }

@@ -15,7 +15,7 @@ use crate::{
 #[derive(Debug, clap::Subcommand)]
 #[command(after_help = "\
 Examples:
-  aegis approver add \"Ana\" --group platform-leads
+  aegis approver add \"Ana\" --group platform-leads --email ana@example.com
   aegis approver list
   aegis approver revoke per_01h…")]
 pub enum Command {
@@ -26,6 +26,9 @@ pub enum Command {
         /// Group that policies name in `@require_approval`; may be given several times
         #[arg(long = "group", required = true)]
         groups: Vec<String>,
+        /// E-mail address; needed to approve critical actions
+        #[arg(long)]
+        email: Option<String>,
         /// Life of the token, e.g. 30d [default: until revoked]
         #[arg(long, value_parser = seconds)]
         ttl: Option<i64>,
@@ -42,8 +45,8 @@ pub enum Command {
 /// Runs the command.
 pub async fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
     match command {
-        Command::Add { name, groups, ttl } => {
-            let mut body = json!({"name": name, "groups": groups});
+        Command::Add { name, groups, email, ttl } => {
+            let mut body = json!({"name": name, "groups": groups, "email": email});
             if let (Some(ttl), Value::Object(map)) = (ttl, &mut body) {
                 map.insert("ttl_seconds".into(), json!(ttl));
             }

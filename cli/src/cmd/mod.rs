@@ -11,6 +11,7 @@ mod credential;
 mod demo;
 mod dev;
 mod doctor;
+mod grants;
 mod policy;
 mod receipts;
 mod routes;
@@ -84,6 +85,9 @@ enum Command {
     /// See and settle what waits for a person
     #[command(subcommand)]
     Approvals(approvals::Command),
+    /// Say yes in advance, to one action on one resource, for some time
+    #[command(subcommand)]
+    Grants(grants::Command),
     /// Check routes.toml
     #[command(subcommand)]
     Routes(routes::Command),
@@ -171,6 +175,7 @@ pub async fn run(cli: Cli, given: Given) -> Result<ExitCode, CliError> {
         Command::Agent(command) => agent::run(command, &context).await,
         Command::Approver(command) => approver::run(command, &context).await,
         Command::Approvals(command) => approvals::run(command, &context).await,
+        Command::Grants(command) => grants::run(command, &context).await,
         Command::Routes(command) => routes::run(command, &context),
         Command::Policy(command) => policy::run(command, &context),
         Command::Why(args) => why::run(args, &context).await,

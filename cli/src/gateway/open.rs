@@ -150,7 +150,8 @@ impl Gateway {
     }
 
     async fn add_admin(&self, config: &Config) -> Result<(), CliError> {
-        let (_, token) = self.broker.add_person("admin", PersonRole::Admin, Vec::new(), None).await.map_err(failed)?;
+        let (_, token) =
+            self.broker.add_person("admin", PersonRole::Admin, Vec::new(), None, None).await.map_err(failed)?;
         save_token(&config.in_state(state::ADMIN_TOKEN), &token)
     }
 
@@ -161,7 +162,8 @@ impl Gateway {
             return Ok(());
         }
         let groups = vec![group.to_owned()];
-        let (_, token) = self.broker.add_person(name, PersonRole::Approver, groups, None).await.map_err(failed)?;
+        let (_, token) =
+            self.broker.add_person(name, PersonRole::Approver, groups, None, None).await.map_err(failed)?;
         save_token(&path, &token)
     }
 

@@ -249,6 +249,9 @@ async fn tick(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) {
         }
         if flushed.elapsed() >= Duration::from_secs(1) {
             broker.flush_refusals();
+            if let Err(error) = broker.expire_approvals().await {
+                tracing::warn!(%error, "approvals that are over could not be put on record; it is tried again");
+            }
             flushed = Instant::now();
         }
         let head = broker.log.head().next_seq;

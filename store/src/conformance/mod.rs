@@ -5,6 +5,7 @@
 
 pub mod agents;
 pub mod approvals;
+pub mod grants;
 pub mod idempotency;
 pub mod outbox;
 pub mod people;
@@ -80,6 +81,13 @@ macro_rules! suite {
                 settlement_erases_the_payload,
                 expiry_erases_the_payload,
                 approvals_are_listed_newest_first_by_the_status_they_read_as,
+                an_agent_has_so_many_questions_open,
+                a_vote_on_what_was_seen_needs_that_still_to_be_so,
+                what_is_over_is_told_once,
+            ],
+            grants: [
+                a_grant_holds_for_its_agent_action_and_resource_until_its_end,
+                a_grant_ends_once,
             ],
             idempotency: [
                 a_key_binds_to_its_body,

@@ -32,14 +32,14 @@ pub async fn a_refused_transition_leaves_no_event(made: &Made) {
     not_found(made.one.rotate_token("a9", &token("a9", "t"), NOW, &event("e")).await);
     conflict(made.one.insert_person(&person("p1"), &event("e")).await, "is taken");
     assert!(!made.one.revoke_person("p9", &event("e")).await.unwrap());
-    conflict(made.one.settle_approval("q1", "p1", false, NOW, &event("e")).await, "`approved`");
+    conflict(made.one.settle_approval("q1", "p1", false, None, NOW, &event("e")).await, "`approved`");
     assert!(!made.one.consume_approval("q1", "a1", &hash("another"), NOW, &event("e")).await.unwrap());
     assert_eq!(waiting(&*made.two).await, before);
 }
 
 pub async fn a_refused_event_leaves_no_transition(made: &Made) {
     with_approved(&*made.one).await;
-    made.one.ask_approval(&approval("q2", "a1"), NOW, &event("ask q2")).await.unwrap();
+    made.one.ask_approval(&approval("q2", "a1"), NOW, MANY, &event("ask q2")).await.unwrap();
     let taken = event("add a1");
     conflict(made.one.insert_agent(&agent("a2"), &token("a2", "t2"), &taken).await, "event_id");
     assert_eq!(made.two.agent("a2").await.unwrap(), None);
@@ -53,9 +53,9 @@ pub async fn a_refused_event_leaves_no_transition(made: &Made) {
     conflict(made.one.revoke_person("p1", &taken).await, "event_id");
     assert_eq!(made.two.people().await.unwrap(), [person("p1")]);
     let other = aegis_broker::store::ApprovalRecord { route: "other".into(), ..approval("q3", "a1") };
-    conflict(made.one.ask_approval(&other, NOW, &taken).await, "event_id");
+    conflict(made.one.ask_approval(&other, NOW, MANY, &taken).await, "event_id");
     assert_eq!(made.two.approval("q3", NOW).await.unwrap(), None);
-    conflict(made.one.settle_approval("q2", "p1", true, NOW, &taken).await, "event_id");
+    conflict(made.one.settle_approval("q2", "p1", true, None, NOW, &taken).await, "event_id");
     assert_eq!(made.two.approval("q2", NOW).await.unwrap(), Some(approval("q2", "a1")));
     conflict(made.one.consume_approval("q1", "a1", &hash("the action"), NOW, &taken).await, "event_id");
     assert_eq!(made.two.granted_approvals("a1", "github", &hash("the action"), NOW).await.unwrap().len(), 1);

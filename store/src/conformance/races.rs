@@ -70,7 +70,7 @@ pub async fn of_64_racing_questions_one_is_asked(made: &Made) {
     with_agent(&*made.one, "a1").await;
     let ids = race(made, |n, store| async move {
         let event = event(&format!("ask {n}"));
-        store.ask_approval(&approval(&format!("q{n}"), "a1"), NOW, &event).await.unwrap().approval_id
+        store.ask_approval(&approval(&format!("q{n}"), "a1"), NOW, MANY, &event).await.unwrap().approval_id
     })
     .await;
     assert!(ids.iter().all(|id| *id == ids[0]));
@@ -97,9 +97,9 @@ pub async fn racing_votes_of_a_quorum_approve_once(made: &Made) {
         with_people(&*made.one, &[&format!("p{n}")]).await;
     }
     let asked = ApprovalRecord { quorum: 5, ..approval("q1", "a1") };
-    made.one.ask_approval(&asked, NOW, &event("ask")).await.unwrap();
+    made.one.ask_approval(&asked, NOW, MANY, &event("ask")).await.unwrap();
     let answers = race(made, |n, store| async move {
-        store.settle_approval("q1", &format!("p{n}"), true, NOW, &event(&format!("yes {n}"))).await
+        store.settle_approval("q1", &format!("p{n}"), true, None, NOW, &event(&format!("yes {n}"))).await
     })
     .await;
     let (counted, late): (Vec<_>, Vec<_>) = answers.into_iter().partition(Result::is_ok);
@@ -116,9 +116,9 @@ pub async fn one_persons_racing_votes_count_once(made: &Made) {
     with_agent(&*made.one, "a1").await;
     with_people(&*made.one, &["p1"]).await;
     let asked = ApprovalRecord { quorum: 2, ..approval("q1", "a1") };
-    made.one.ask_approval(&asked, NOW, &event("ask")).await.unwrap();
+    made.one.ask_approval(&asked, NOW, MANY, &event("ask")).await.unwrap();
     let answers = race(made, |n, store| async move {
-        store.settle_approval("q1", "p1", true, NOW, &event(&format!("yes {n}"))).await
+        store.settle_approval("q1", "p1", true, None, NOW, &event(&format!("yes {n}"))).await
     })
     .await;
     assert_eq!(answers.iter().filter(|a| a.is_ok()).count(), 1);

@@ -7,6 +7,9 @@ use serde_json::json;
 /// The present of every case.
 pub const NOW: Timestamp = Timestamp(1_800_000_000_000);
 
+/// More approvals than a case asks for.
+pub const MANY: u32 = 1000;
+
 pub fn later(seconds: i64) -> Timestamp {
     NOW.plus_seconds(seconds)
 }
@@ -64,6 +67,7 @@ pub fn person(id: &str) -> PersonRecord {
     PersonRecord {
         person_id: id.into(),
         name: "Ada".into(),
+        email: Some("ada@example.com".into()),
         role: PersonRole::Approver,
         groups: vec!["payments".into(), "security".into()],
         token_hash: hash(&format!("token of {id}")),
@@ -134,8 +138,8 @@ pub async fn with_people(store: &dyn Store, ids: &[&str]) {
 pub async fn with_approved(store: &dyn Store) {
     with_agent(store, "a1").await;
     with_people(store, &["p1"]).await;
-    store.ask_approval(&approval("q1", "a1"), NOW, &event("ask q1")).await.unwrap();
-    store.settle_approval("q1", "p1", true, NOW, &event("yes q1")).await.unwrap();
+    store.ask_approval(&approval("q1", "a1"), NOW, MANY, &event("ask q1")).await.unwrap();
+    store.settle_approval("q1", "p1", true, None, NOW, &event("yes q1")).await.unwrap();
 }
 
 /// Kinds of the events that wait, in order.

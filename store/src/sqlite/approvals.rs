@@ -1,7 +1,7 @@
 //! Approvals: asked once, settled by people, consumed once.
 //!
-//! `expired` is a matter of reading: a pending or approved row at or past `expires_at` reads as
-//! expired, without its payload. Every write erases the payloads of such rows.
+//! A pending or approved row at or past `expires_at` reads as expired, without its payload, also before
+//! [`expire`] writes so for its leaf. Every write erases the payloads of such rows.
 
 use aegis_action::{Digest, Timestamp};
 use aegis_broker::store::{ApprovalRecord, ApprovalStatus, StoreError};
@@ -133,6 +133,7 @@ pub async fn settle(
     approval_id: &str,
     person_id: &str,
     yes: bool,
+    seen: Option<&[String]>,
     now: Timestamp,
 ) -> Result<ApprovalRecord, StoreError> {
     let sql = if yes {
@@ -140,7 +141,7 @@ pub async fn settle(
              settled_by = json_insert(settled_by, '$[#]', ?2),
              status     = CASE WHEN json_array_length(settled_by) + 1 >= quorum THEN 'approved' ELSE 'pending' END,
              settled_at = CASE WHEN json_array_length(settled_by) + 1 >= quorum THEN ?3 END
-         WHERE approval_id = ?1 AND status = 'pending' AND expires_at > ?3
+         WHERE approval_id = ?1 AND status = 'pending' AND expires_at > ?3 AND (?4 IS NULL OR settled_by = ?4)
            AND NOT EXISTS (SELECT 1 FROM json_each(settled_by) WHERE value = ?2)
            AND EXISTS (SELECT 1 FROM people
                        WHERE person_id = ?2 AND revoked = 0 AND (people.expires_at IS NULL OR people.expires_at > ?3))
@@ -148,15 +149,16 @@ pub async fn settle(
     } else {
         "UPDATE approvals SET
              settled_by = json_array(?2), status = 'rejected', settled_at = ?3, sealed_payload = NULL
-         WHERE approval_id = ?1 AND status = 'pending' AND expires_at > ?3
+         WHERE approval_id = ?1 AND status = 'pending' AND expires_at > ?3 AND (?4 IS NULL OR settled_by = ?4)
            AND EXISTS (SELECT 1 FROM people
                        WHERE person_id = ?2 AND revoked = 0 AND (people.expires_at IS NULL OR people.expires_at > ?3))
          RETURNING *"
     };
-    let row = query(sql).bind(approval_id).bind(person_id).bind(now.0).fetch_optional(&mut *db).await;
+    let row = query(sql).bind(approval_id).bind(person_id).bind(now.0).bind(seen.map(list));
+    let row = row.fetch_optional(&mut *db).await;
     match row.map_err(store_error)? {
         Some(row) => approval(&Row(&row), now),
-        None => Err(not_settled(db, approval_id, person_id, now).await?),
+        None => Err(not_settled(db, approval_id, person_id, seen, now).await?),
     }
 }
 
@@ -182,6 +184,45 @@ pub async fn consume(
     Ok(done.rows_affected() == 1)
 }
 
+/// How many of an agent's approvals are pending.
+pub async fn pending_of(db: &mut SqliteConnection, agent_id: &str, now: Timestamp) -> Result<u64, StoreError> {
+    let row = query("SELECT count(*) AS n FROM approvals WHERE agent_id = ? AND status = 'pending' AND expires_at > ?")
+        .bind(agent_id)
+        .bind(now.0)
+        .fetch_one(db)
+        .await
+        .map_err(store_error)?;
+    Row(&row).number("n")
+}
+
+/// Rows that are past their end and do not say so.
+pub async fn due(db: &mut SqliteConnection, now: Timestamp, limit: u32) -> Result<Vec<ApprovalRecord>, StoreError> {
+    let rows = query(
+        "SELECT * FROM approvals WHERE status IN ('pending', 'approved') AND expires_at <= ?
+         ORDER BY expires_at, ordinal LIMIT ?",
+    )
+    .bind(now.0)
+    .bind(limit)
+    .fetch_all(db)
+    .await
+    .map_err(store_error)?;
+    rows.iter().map(|row| approval(&Row(row), now)).collect()
+}
+
+/// One conditional update; `false` where it found no row.
+pub async fn expire(db: &mut SqliteConnection, approval_id: &str, now: Timestamp) -> Result<bool, StoreError> {
+    let done = query(
+        "UPDATE approvals SET status = 'expired', sealed_payload = NULL
+         WHERE approval_id = ? AND status IN ('pending', 'approved') AND expires_at <= ?",
+    )
+    .bind(approval_id)
+    .bind(now.0)
+    .execute(db)
+    .await
+    .map_err(store_error)?;
+    Ok(done.rows_affected() == 1)
+}
+
 /// Erases the payloads of rows at or past `expires_at`; how many there were.
 pub async fn erase_expired(db: &mut SqliteConnection, now: Timestamp) -> Result<u64, StoreError> {
     let done = query("UPDATE approvals SET sealed_payload = NULL WHERE sealed_payload IS NOT NULL AND expires_at <= ?")
@@ -195,6 +236,7 @@ async fn not_settled(
     db: &mut SqliteConnection,
     approval_id: &str,
     person_id: &str,
+    seen: Option<&[String]>,
     now: Timestamp,
 ) -> Result<StoreError, StoreError> {
     let Some(found) = by_id(db, approval_id, now).await? else {
@@ -207,6 +249,9 @@ async fn not_settled(
         return Ok(StoreError::Conflict(format!(
             "`{person_id}` has said yes to `{approval_id}` already; it is `pending`"
         )));
+    }
+    if seen.is_some_and(|seen| seen != found.settled_by) {
+        return Ok(StoreError::Conflict(format!("others have said yes to `{approval_id}` meanwhile")));
     }
     Ok(StoreError::NotFound(format!("no active person `{person_id}`")))
 }

@@ -2,6 +2,7 @@
 
 mod agents;
 mod approvals;
+mod grants;
 mod idempotency;
 mod open;
 mod outbox;
@@ -14,8 +15,8 @@ use std::path::Path;
 
 use aegis_action::{Digest, Timestamp};
 use aegis_broker::store::{
-    AgentRecord, AgentState, ApprovalRecord, ApprovalStatus, DecisionFilter, IdempotencyClaim, OutboxEvent,
-    PersonRecord, ProjectedLeaf, Store, StoreError, TokenRecord,
+    AgentRecord, AgentState, ApprovalRecord, ApprovalStatus, DecisionFilter, GrantRecord, IdempotencyClaim,
+    OutboxEvent, PersonRecord, ProjectedLeaf, Store, StoreError, TokenRecord,
 };
 use async_trait::async_trait;
 use serde_json::Value;
@@ -219,6 +220,7 @@ impl Store for SqliteStore {
         &self,
         approval: &ApprovalRecord,
         now: Timestamp,
+        most: u32,
         event: &OutboxEvent,
     ) -> Result<ApprovalRecord, StoreError> {
         let mut tx = self.begin().await?;
@@ -226,6 +228,10 @@ impl Store for SqliteStore {
         if let Some(live) = approvals::live(&mut tx, approval, now).await? {
             commit(tx).await?;
             return Ok(live);
+        }
+        let pending = approvals::pending_of(&mut tx, &approval.agent_id, now).await?;
+        if pending >= u64::from(most) {
+            return Err(StoreError::TooMany(format!("{pending} approvals of this agent are pending")));
         }
         approvals::insert(&mut tx, approval).await?;
         outbox::add(&mut tx, event).await?;
@@ -262,11 +268,12 @@ impl Store for SqliteStore {
         approval_id: &str,
         person_id: &str,
         yes: bool,
+        seen: Option<&[String]>,
         now: Timestamp,
         event: &OutboxEvent,
     ) -> Result<ApprovalRecord, StoreError> {
         let mut tx = self.begin().await?;
-        let settled = approvals::settle(&mut tx, approval_id, person_id, yes, now).await?;
+        let settled = approvals::settle(&mut tx, approval_id, person_id, yes, seen, now).await?;
         approvals::erase_expired(&mut tx, now).await?;
         outbox::add(&mut tx, event).await?;
         commit(tx).await?;
@@ -286,6 +293,56 @@ impl Store for SqliteStore {
             return Ok(false);
         }
         approvals::erase_expired(&mut tx, now).await?;
+        outbox::add(&mut tx, event).await?;
+        commit(tx).await?;
+        Ok(true)
+    }
+
+    async fn due_approvals(&self, now: Timestamp, limit: u32) -> Result<Vec<ApprovalRecord>, StoreError> {
+        approvals::due(&mut *self.read().await?, now, limit).await
+    }
+
+    async fn expire_approval(
+        &self,
+        approval_id: &str,
+        now: Timestamp,
+        event: &OutboxEvent,
+    ) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        if !approvals::expire(&mut tx, approval_id, now).await? {
+            return Ok(false);
+        }
+        outbox::add(&mut tx, event).await?;
+        commit(tx).await?;
+        Ok(true)
+    }
+
+    async fn insert_grant(&self, grant: &GrantRecord, event: &OutboxEvent) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        grants::insert(&mut tx, grant).await?;
+        outbox::add(&mut tx, event).await?;
+        commit(tx).await
+    }
+
+    async fn grants(&self, agent_id: Option<&str>, limit: u32) -> Result<Vec<GrantRecord>, StoreError> {
+        grants::newest(&mut *self.read().await?, agent_id, limit).await
+    }
+
+    async fn live_grants(
+        &self,
+        agent_id: &str,
+        action: &str,
+        resource: Option<&str>,
+        now: Timestamp,
+    ) -> Result<Vec<GrantRecord>, StoreError> {
+        grants::live(&mut *self.read().await?, agent_id, action, resource, now).await
+    }
+
+    async fn revoke_grant(&self, grant_id: &str, now: Timestamp, event: &OutboxEvent) -> Result<bool, StoreError> {
+        let mut tx = self.begin().await?;
+        if !grants::revoke(&mut tx, grant_id, now).await? {
+            return Ok(false);
+        }
         outbox::add(&mut tx, event).await?;
         commit(tx).await?;
         Ok(true)

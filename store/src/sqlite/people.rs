@@ -10,11 +10,12 @@ use crate::text::Text;
 
 pub async fn insert(db: &mut SqliteConnection, person: &PersonRecord) -> Result<(), StoreError> {
     query(
-        "INSERT INTO people (person_id, name, role, groups, token_hash, created_at, expires_at, revoked)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO people (person_id, name, email, role, groups, token_hash, created_at, expires_at, revoked)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&person.person_id)
     .bind(&person.name)
+    .bind(&person.email)
     .bind(person.role.text())
     .bind(list(&person.groups))
     .bind(digest(&person.token_hash))
@@ -47,6 +48,7 @@ fn person(row: &Row<'_>) -> Result<PersonRecord, StoreError> {
     Ok(PersonRecord {
         person_id: row.text("person_id")?,
         name: row.text("name")?,
+        email: row.text_opt("email")?,
         role: row.choice("role")?,
         groups: row.list("groups")?,
         token_hash: row.digest("token_hash")?,

@@ -222,7 +222,7 @@ async fn an_erased_payload_is_nowhere_in_the_files() {
     with_approved(&store).await;
     assert!(on_disk(), "the search must be able to find it");
     store.consume_approval("q1", "a1", &hash("the action"), NOW, &event("consume")).await.unwrap();
-    store.ask_approval(&approval("q2", "a1"), NOW, &event("ask q2")).await.unwrap();
+    store.ask_approval(&approval("q2", "a1"), NOW, crate::conformance::MANY, &event("ask q2")).await.unwrap();
     assert_eq!(store.erase_expired_payloads(later(599)).await.unwrap(), 0);
     assert_eq!(store.erase_expired_payloads(later(600)).await.unwrap(), 1);
     store.close().await;
