@@ -253,3 +253,27 @@ def test_the_new_configuration_of_the_file_is_in_force(own: Succession, origin: 
     stream = Connection(first["code"])
     stream.send(request(agent, "GET", "/user").replace(b"/github/", b"/"))
     assert stream.answer().status == 200
+
+
+def test_a_request_that_is_held_for_people_gives_way_and_its_question_stands(
+    tmp_path: Path, origin: StrictOrigin
+) -> None:
+    pull = {"head": {"sha": "a" * 40, "ref": "topic"}, "base": {"ref": "main"}, "draft": False, "user": {"login": "m"}}
+    origin.answer("GET", r"/repos/octo/hello/pulls/\d+", pull)
+    origin.answer("GET", "/repos/octo/hello/branches/main", {"name": "main", "protected": True})
+    routes = [Route("github", origin.url, more={"approvals": "hold", "approval_hold_seconds": 60})]
+    with Succession(tmp_path / "gw", routes, [Credential(CANARY)]) as own:
+        agent, approver = own.enrol(), own.approver()
+        merge = request(agent, "PUT", "/repos/octo/hello/pulls/7/merge", b'{"merge_method":"squash"}')
+        held = Connection(own.listen)
+        held.send(merge)
+        questions = f"/v1/approvals?status=pending&agent_id={agent.agent_id}"
+        eventually(lambda: own.api("GET", questions).json()["approvals"], "somebody is asked")
+        own.upgrade()
+        answer = held.answer(10)
+        assert (answer.status, answer.header("aegis-decision")) == (403, "require_approval")
+        [question] = own.api("GET", questions).json()["approvals"]
+        own.settle(approver, question["approval_id"])
+        again = Connection(own.listen)
+        again.send(merge)
+        assert again.answer().status == 200
