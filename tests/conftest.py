@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import os
+import re
 from collections.abc import Iterator
 from pathlib import Path
 
@@ -29,6 +30,20 @@ def pytest_collection_modifyitems(items: list[pytest.Item]) -> None:
 
 def pytest_report_header() -> str:
     return f"aegis: {environment.aegis()}"
+
+
+def pytest_terminal_summary(terminalreporter: pytest.TerminalReporter) -> None:
+    """A line for each SDK, as `cargo xtask test` prints it at its end."""
+    counts: dict[str, dict[str, int]] = {}
+    for outcome in ("passed", "failed", "error", "skipped"):
+        for report in terminalreporter.stats.get(outcome, []):
+            for sdk in ("python", "typescript", "go", "rust"):
+                if re.search(rf"sdk.*\[{sdk}(-|\])|sdk.*-{sdk}\]", report.nodeid):
+                    counts.setdefault(sdk, {}).setdefault(outcome, 0)
+                    counts[sdk][outcome] += 1
+    for sdk, by_outcome in counts.items():
+        told = ", ".join(f"{count} {outcome}" for outcome, count in by_outcome.items())
+        terminalreporter.write_line(f"sdk {sdk}: {told}")
 
 
 @pytest.fixture(scope="session")

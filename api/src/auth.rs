@@ -138,7 +138,7 @@ async fn person(
 }
 
 /// A failed authentication at the admins' door.
-fn failed(state: &AdminState, error: AuthError, agent: Option<&str>, peer: Option<IpAddr>) -> Failure {
+pub(crate) fn failed(state: &AdminState, error: AuthError, agent: Option<&str>, peer: Option<IpAddr>) -> Failure {
     match state.throttle().failed(peer, state.broker().env.clock.now()) {
         Ok(()) => refused(state.broker(), error.into(), agent, peer, Some(ADMIN_DOOR)),
         Err(seconds) => ApiError::Throttled { seconds }.into(),

@@ -4,7 +4,7 @@ use std::time::Duration;
 
 use aegis_action::{CanonError, Digest, canonicalize, parse_strict, sha256};
 use axum::{
-    body::Body,
+    body::{Body, HttpBody as _},
     extract::{FromRequestParts, Path},
 };
 use futures_util::StreamExt;
@@ -71,8 +71,9 @@ impl Request {
         if declared.is_some_and(|length| length > MAX_BODY) {
             return Err(ApiError::TooLarge);
         }
-        // Sized first, so that growing leaves no copy behind.
-        let mut out = Zeroizing::new(Vec::with_capacity(declared.unwrap_or(MAX_BODY.min(64 * 1024))));
+        // Sized first, so that growing leaves no copy behind, and no larger than need be: it is wiped whole.
+        let sized = self.body.size_hint().exact().and_then(|n| usize::try_from(n).ok()).filter(|n| *n <= MAX_BODY);
+        let mut out = Zeroizing::new(Vec::with_capacity(declared.or(sized).unwrap_or(MAX_BODY.min(64 * 1024))));
         let mut chunks = self.body.into_data_stream();
         let read = async {
             while let Some(chunk) = chunks.next().await {

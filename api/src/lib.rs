@@ -17,6 +17,7 @@ mod error;
 mod evidence;
 mod explain;
 mod openapi;
+mod pages;
 mod requests;
 mod strict;
 #[cfg(test)]

@@ -17,6 +17,8 @@ POINTS_AT_CERTIFICATES = (
     "GRPC_DEFAULT_SSL_ROOTS_FILE_PATH", "CLOUDSDK_CORE_CUSTOM_CA_CERTS_FILE",
 )  # fmt: skip
 POINTS_AT_PROXIES = ("HTTP_PROXY", "HTTPS_PROXY", "ALL_PROXY", "FTP_PROXY", "NO_PROXY")
+# Said to the tests themselves.
+OWN = ("AEGIS_BIN", "AEGIS_TEST_CACHE", "AEGIS_SDKS", "AEGIS_SDK_PYTHON", "AEGIS_FUZZ", "AEGIS_FUZZ_SEED")
 PREFIXES = ("AEGIS_", "GITHUB_", "GH_")
 
 
@@ -29,7 +31,7 @@ def clean(extra: dict[str, str] | None = None) -> dict[str, str]:
 
 def clean_this_process() -> None:
     """The same for libraries that the tests call in process (requests, PyGithub)."""
-    keep = {name: os.environ[name] for name in ("AEGIS_BIN", "AEGIS_TEST_CACHE") if name in os.environ}
+    keep = {name: os.environ[name] for name in OWN if name in os.environ}
     for name in [name for name in os.environ if bends(name)]:
         del os.environ[name]
     os.environ.update(keep)

@@ -28,7 +28,13 @@ pub fn run(args: &[&str]) -> Result<(), String> {
         let built = summary.step("build", || build(&root));
         let interpreter = summary.step("test environment", || install(&root));
         if let (Some(()), Some(interpreter)) = (built, interpreter) {
-            summary.step("end-to-end tests", || python_tests(&root, &interpreter, &options.pytest));
+            if options.pytest.is_empty() {
+                summary.step("contract of the SDKs", || python_tests(&root, &interpreter, SDK_TESTS));
+                summary.step("end-to-end tests", || python_tests(&root, &interpreter, OTHER_TESTS));
+            } else {
+                let chosen: Vec<&str> = options.pytest.iter().map(String::as_str).collect();
+                summary.step("chosen tests", || python_tests(&root, &interpreter, &chosen));
+            }
         }
     }
     summary.finish()
@@ -144,19 +150,25 @@ pub fn install(root: &Path) -> Result<Report<PathBuf>, String> {
     }
 }
 
-fn python_tests(root: &Path, interpreter: &Path, more: &[String]) -> Result<Report<()>, String> {
+fn python_tests(root: &Path, interpreter: &Path, more: &[&str]) -> Result<Report<()>, String> {
     let target = std::env::var_os("CARGO_TARGET_DIR").map_or_else(|| root.join("target"), PathBuf::from);
-    let mut last = String::new();
+    let (mut last, mut of_sdks) = (String::new(), String::new());
     let mut command = Command::new(interpreter);
     command.current_dir(root.join("tests")).args(["-m", "pytest", "-q", "--durations=10"]).args(more);
     // Named, so that a missing binary is an error and not forty skipped tests.
     command.env("AEGIS_BIN", target.join("debug").join("aegis"));
     let ok = stream(&mut command, |line| {
+        // What tests/conftest.py counts for each SDK.
+        if let Some(counts) = line.strip_prefix("sdk ") {
+            of_sdks.push_str("; ");
+            of_sdks.push_str(counts);
+        }
         if !line.trim().is_empty() {
             last = line.trim_matches(['=', ' ']).to_owned();
         }
     })?;
-    if ok { Ok(Report { value: (), detail: last }) } else { Err(last) }
+    let detail = last + &of_sdks;
+    if ok { Ok(Report { value: (), detail }) } else { Err(detail) }
 }
 
 fn cargo(root: &Path) -> Command {
@@ -211,13 +223,15 @@ impl Summary {
     fn finish(&self) -> Result<(), String> {
         println!("\n== summary");
         for (ok, name, took, detail) in &self.lines {
-            println!("{:<7} {name:<18} {:>6.1} s  {detail}", if *ok { "ok" } else { "FAILED" }, took.as_secs_f64());
+            println!("{:<7} {name:<20} {:>6.1} s  {detail}", if *ok { "ok" } else { "FAILED" }, took.as_secs_f64());
         }
         if self.lines.iter().all(|(ok, ..)| *ok) { Ok(()) } else { Err("some tests failed".to_owned()) }
     }
 }
 
 const CARGO_DENY: &str = "0.20.2";
+const SDK_TESTS: &[&str] = &["sdk-contract", "e2e/test_sdk.py"];
+const OTHER_TESTS: &[&str] = &["--ignore=sdk-contract", "--ignore=e2e/test_sdk.py"];
 
 #[cfg(test)]
 mod tests {

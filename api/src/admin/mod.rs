@@ -26,6 +26,7 @@ use crate::{
     doors::door,
     error::Failure,
     evidence,
+    pages::{self, Sessions},
     requests::Search,
     throttle::Throttle,
 };
@@ -95,9 +96,19 @@ pub fn admin_router(broker: Arc<Broker>, admin: AdminOptions) -> Router {
         .route("/v1/ca/finish", post(ca::finish_ca))
         .route("/v1/reload", post(reload))
         .route("/ready", get(ready))
-        .route("/metrics", get(metrics));
+        .route("/metrics", get(metrics))
+        .merge(pages::routes());
     let AdminOptions { reload, ca } = admin;
-    door(routes, AdminState(Arc::new(Inner { broker, reload, ca, throttle: Throttle::default() })))
+    door(
+        routes,
+        AdminState(Arc::new(Inner {
+            broker,
+            reload,
+            ca,
+            throttle: Throttle::default(),
+            sessions: Sessions::default(),
+        })),
+    )
 }
 
 /// State of the admins' door.
@@ -109,6 +120,7 @@ struct Inner {
     reload: ReloadFn,
     ca: Arc<dyn CertificateAuthority>,
     throttle: Throttle,
+    sessions: Sessions,
 }
 
 impl AdminState {
@@ -117,6 +129,9 @@ impl AdminState {
     }
     pub(crate) fn throttle(&self) -> &Throttle {
         &self.0.throttle
+    }
+    pub(crate) fn sessions(&self) -> &Sessions {
+        &self.0.sessions
     }
     pub(crate) fn reload(&self) -> ReloadFn {
         self.0.reload.clone()

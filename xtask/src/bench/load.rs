@@ -39,6 +39,9 @@ pub struct Tls {
 pub enum Kind {
     /// GET with an answer of 100 bytes.
     Read,
+    /// The same, a millisecond after the last answer: as many requests a second whoever answers, so that
+    /// the machine's own stalls fall on every row alike.
+    PacedRead,
     /// GET with an answer of 2 KiB that has links.
     Repository,
     /// POST.
@@ -59,6 +62,7 @@ impl Kind {
     fn word(self) -> &'static str {
         match self {
             Self::Read => "read",
+            Self::PacedRead => "paced",
             Self::Repository => "repository",
             Self::Write => "write",
             Self::Authorize => "authorize",

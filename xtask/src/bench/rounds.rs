@@ -113,6 +113,9 @@ fn rows(options: &Options, nginx: bool, mitmproxy: bool) -> Vec<Row> {
             }
         }
     }
+    for subject in [Subject::Direct, Subject::Bare, Subject::Gateway, Subject::Anew] {
+        rows.push(row(subject, Kind::PacedRead, 1));
+    }
     for subject in [Subject::Bare, Subject::Gateway] {
         rows.push(row(subject, Kind::Repository, many));
     }
@@ -148,6 +151,7 @@ impl Row {
         };
         let what = match self.kind {
             Kind::Read => "read",
+            Kind::PacedRead => "read, paced",
             Kind::Repository => "read 2 KiB, links",
             Kind::Write => "write",
             Kind::Authorize => "authorize",

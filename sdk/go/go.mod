@@ -1,0 +1,3 @@
+module github.com/aegisagent/aegis/sdk/go
+
+go 1.23
