@@ -22,6 +22,17 @@ pub struct Machine {
     pub nginx: bool,
     /// Processes that wanted to run in the last minute, before anything was started.
     pub load: f64,
+    /// How it stood still while both cores had work.
+    pub stalls: Stalls,
+}
+
+/// Time in which a thread that wants nothing but the CPU did not have it.
+#[derive(Debug, Clone, Copy, PartialEq)]
+pub struct Stalls {
+    /// Part of the time.
+    pub part: f64,
+    /// The longest.
+    pub longest: Duration,
 }
 
 impl Machine {
@@ -49,8 +60,31 @@ impl Machine {
         if load > QUIET {
             progress(&format!("the machine is busy (load {load:.1}): the figures will be disturbed"));
         }
-        Ok(Self { proxy_core, load_core, cpu: cpu(), nginx, load })
+        Ok(Self { proxy_core, load_core, cpu: cpu(), nginx, load, stalls: stalls() })
     }
+}
+
+/// Two threads count the gaps in their own time for two seconds: what a virtual machine's host, or somebody
+/// else's work, takes away. No proxy can answer in a gap.
+fn stalls() -> Stalls {
+    let spin = || {
+        let (begun, mut last) = (Instant::now(), Instant::now());
+        let (mut lost, mut longest) = (Duration::ZERO, Duration::ZERO);
+        while begun.elapsed() < SPIN {
+            let now = Instant::now();
+            let gap = now - last;
+            if gap > GAP {
+                lost += gap;
+                longest = longest.max(gap);
+            }
+            last = now;
+        }
+        Stalls { part: lost.as_secs_f64() / SPIN.as_secs_f64(), longest }
+    };
+    let other = std::thread::spawn(spin);
+    let one = spin();
+    let two = other.join().unwrap_or(one);
+    Stalls { part: one.part.max(two.part), longest: one.longest.max(two.longest) }
 }
 
 /// Whether the program can be run by its name.
@@ -117,6 +151,9 @@ pub fn sync_time(folder: &Path) -> Result<Duration, String> {
     Ok(took.get(SYNCS / 2).copied().unwrap_or_default())
 }
 
+const SPIN: Duration = Duration::from_secs(2);
+/// Shorter gaps are the scheduler's.
+const GAP: Duration = Duration::from_millis(1);
 const SYNCS: usize = 200;
 /// A load average above this is somebody else at work.
 const QUIET: f64 = 0.7;

@@ -28,13 +28,15 @@ impl Report {
         let build = if options.dev { "DEVELOPMENT BUILD: ratios mean nothing" } else { "release build" };
         let caption = format!(
             "{}; {build}; {} round(s) of {} s, medians; proxy on core {}, load and upstream on core {}; load average before {:.1}; \
-             {POLICIES} policies, receipts, decision log and scrubbing on",
+             with both cores busy the machine stood still {:.1}% of the time, {} ms at the longest; {POLICIES} policies, receipts, decision log and scrubbing on",
             machine.cpu,
             options.rounds,
             options.each.as_secs(),
             machine.proxy_core,
             machine.load_core,
-            machine.load
+            machine.load,
+            machine.stalls.part * 100.0,
+            machine.stalls.longest.as_millis()
         );
         let verdicts = targets::judge(&rows, &policies);
         Self { rows, policies, verdicts, caption, took }
