@@ -52,6 +52,8 @@ class Sample:
     p50_ms: float
     p99_ms: float
     rss_mb: float
+    cpu_us: float
+    """Of the gateway, for each request: what a busy machine does not change."""
 
 
 @dataclass
@@ -69,9 +71,11 @@ def measure(options: Options, folder: Path) -> list[Sample]:
         target = (running.listen, agent.token)
 
         def phase(name: str) -> Sample:
+            before = cpu(running)
             failed, windows = in_process(paced, *target, options.rate, options.seconds)
+            spent = (cpu(running) - before) / (options.rate * options.seconds) * 1e6
             p50, p99 = (statistics.median(percentile(w, q) for w in windows) for q in (50, 99))
-            return Sample(name, sum(map(len, windows)), failed, p50 * 1000, p99 * 1000, rss(running) / 1e6)
+            return Sample(name, sum(map(len, windows)), failed, p50 * 1000, p99 * 1000, rss(running) / 1e6, spent)
 
         phase("warm")
         samples = [phase(ALONE)]
@@ -158,6 +162,13 @@ def rss(running: Gateway) -> int:
     assert running.process
     status = Path(f"/proc/{running.process.pid}/status").read_text()
     return next(int(line.split()[1]) * 1024 for line in status.splitlines() if line.startswith("VmRSS"))
+
+
+def cpu(running: Gateway) -> float:
+    """Seconds of the process until now."""
+    assert running.process
+    fields = Path(f"/proc/{running.process.pid}/stat").read_text().rpartition(")")[2].split()
+    return (int(fields[11]) + int(fields[12])) / os.sysconf("SC_CLK_TCK")
 
 
 def raise_open_files() -> None:
@@ -269,9 +280,9 @@ def main() -> int:
     if as_json:
         print(json.dumps({"samples": [asdict(s) for s in samples], "wrong": wrong}))
     else:
-        print(f"{'':<14} {'requests':>9} {'failed':>7} {'p50 ms':>8} {'p99 ms':>8} {'RSS MB':>8}")
+        print(f"{'':<14} {'requests':>9} {'failed':>7} {'p50 ms':>8} {'p99 ms':>8} {'RSS MB':>8} {'CPU us':>8}")
         for s in samples:
-            print(f"{s.name:<14} {s.requests:>9} {s.failed:>7} {s.p50_ms:>8.2f} {s.p99_ms:>8.2f} {s.rss_mb:>8.0f}")
+            print(f"{s.name:<14} {s.requests:>9} {s.failed:>7} {s.p50_ms:>8.2f} {s.p99_ms:>8.2f} {s.rss_mb:>8.0f} {s.cpu_us:>8.0f}")
         print("\n".join(wrong) or "holds: RSS below 1 GiB, p99 within 2x")
     return 1 if wrong else 0
 
