@@ -185,10 +185,7 @@ async fn tell(
     Ok(())
 }
 
-async fn tell_of_sessions(
-    sessions: &mut [(FollowedSession, String, Timestamp)],
-    mouth: &mut Mouth,
-) -> io::Result<()> {
+async fn tell_of_sessions(sessions: &mut [(FollowedSession, String, Timestamp)], mouth: &mut Mouth) -> io::Result<()> {
     for (session, id, told) in sessions {
         let until = session.until();
         if until != *told {
