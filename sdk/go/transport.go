@@ -14,6 +14,7 @@ import (
 	"strconv"
 	"strings"
 	"sync/atomic"
+	"syscall"
 	"time"
 	"unicode"
 	"unicode/utf8"
@@ -60,7 +61,7 @@ func (c *Client) exchange(ctx context.Context, r request) (answer, error) {
 				fault.Code = ConsumeUnknown
 			}
 		case fault != nil:
-			again = fault.Code == GatewayUnavailable || fault.Code == GatewayTimeout
+			again = fault.Code == GatewayUnavailable || fault.Code == GatewayTimeout || cutOff(fault.cause)
 		default:
 			var after time.Duration
 			if after, again = repeatable(got); after > 0 {
@@ -137,6 +138,11 @@ func classify(err error, answered bool) *Error {
 		fault.Code, fault.Message = UnexpectedAnswer, "the answer ended half way, or is not HTTP as it should be"
 	}
 	return fault
+}
+
+// cutOff says whether a connection was lost in the middle of an answer.
+func cutOff(err error) bool {
+	return errors.Is(err, io.ErrUnexpectedEOF) || errors.Is(err, syscall.ECONNRESET)
 }
 
 // isAlert: one of the two ended the handshake with a TLS alert.

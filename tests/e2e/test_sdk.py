@@ -263,9 +263,7 @@ def test_expired(sdk: sdks.Driver, hasty: Gateway, number: int) -> None:
     assert refused(asking.answer(), "approval_expired")["approval_id"] == asking.approval
 
 
-def test_the_hash_is_that_of_the_proxied_call(
-    sdk: sdks.Driver, gateway: Gateway, agent: Agent, number: int
-) -> None:
+def test_the_hash_is_that_of_the_proxied_call(sdk: sdks.Driver, gateway: Gateway, agent: Agent, number: int) -> None:
     """One action, whichever door it comes through."""
     asked = sdk.ask(issue(gateway, agent, dry_run=True))
     proxied = gateway.call(agent, "POST", "/repos/octo/hello/issues", json={"title": "Hello"})

@@ -31,7 +31,9 @@ DECIDED = {"allow": "allow", "deny": "deny", "ask": "require_approval"}
 STATUSES = ("pending", "approved", "rejected", "expired", "consumed", "cancelled")
 
 
-def entry(name: str, resource: str | None, parameters: dict[str, Any], aliases: dict[str, str], **more: Any) -> dict[str, Any]:
+def entry(
+    name: str, resource: str | None, parameters: dict[str, Any], aliases: dict[str, str], **more: Any
+) -> dict[str, Any]:
     tool, _, action = name.partition(".")
     return {
         "name": name, "tool": tool, "summary": action.replace("_", " "), "operation": action, "wire": f"POST /{action}",

@@ -95,7 +95,13 @@ class Case:
         """The calls as a driver gets them, without the gateway's address."""
         made = []
         for changes in self.calls or [self.call]:
-            order = {**copy.deepcopy(CALL), "op": "call", "mode": mode, **copy.deepcopy(self.call), **copy.deepcopy(changes)}
+            order = {
+                **copy.deepcopy(CALL),
+                "op": "call",
+                "mode": mode,
+                **copy.deepcopy(self.call),
+                **copy.deepcopy(changes),
+            }
             if "stream" in mode and "returns" not in {**self.call, **changes}:
                 order["returns"] = copy.deepcopy(ITEMS)
             made.append(order)

@@ -57,7 +57,9 @@ class Root:
         builder = builder.add_extension(x509.BasicConstraints(ca=True, path_length=None), critical=True)
         usage = {field: field in ("key_cert_sign", "crl_sign") for field in USAGES}
         builder = builder.add_extension(x509.KeyUsage(**usage), critical=True)
-        builder = builder.add_extension(x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False)
+        builder = builder.add_extension(
+            x509.SubjectKeyIdentifier.from_public_key(self.key.public_key()), critical=False
+        )
         write(folder / f"{name}.ca", builder.sign(self.key, hashes.SHA256()))
 
     def issue(

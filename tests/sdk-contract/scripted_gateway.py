@@ -74,7 +74,7 @@ class Case:
         return {"log": self.log, "connections": self.accepted, "errors": self.errors}
 
     def _listen(self, serve: Any) -> int:
-        listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        listener = fresh_listener()
         self.listeners.append(listener)
         threading.Thread(target=self._accept, args=(listener, serve), daemon=True).start()
         return int(listener.getsockname()[1])
@@ -224,6 +224,23 @@ class Case:
             wire.send(data[at : at + 1])
             if self.over.wait(seconds):
                 raise Gone
+
+
+def fresh_listener() -> socket.socket:
+    """On a port that no case before had: a client that remembers an address must not find another case there."""
+    tried = []
+    while True:
+        listener = socket.create_server(("127.0.0.1", 0), backlog=64)
+        tried.append(listener)
+        port = listener.getsockname()[1]
+        if port not in PORTS:
+            PORTS.add(port)
+            for other in tried[:-1]:
+                other.close()
+            return listener
+
+
+PORTS: set[int] = set()
 
 
 class Gone(Exception):

@@ -157,7 +157,10 @@ def split(name: str) -> Change:
 
     def change(log: Log) -> None:
         half = len(log.leaves) // 2
-        data = [b"".join(struct.pack(">H", len(leaf)) + leaf for leaf in part) for part in (log.leaves[:half], log.leaves[half:])]
+        data = [
+            b"".join(struct.pack(">H", len(leaf)) + leaf for leaf in part)
+            for part in (log.leaves[:half], log.leaves[half:])
+        ]
         log.segment.write_bytes(data[0])
         (log.folder / "segments" / name.format(half=half)).write_bytes(data[1])
 

@@ -14,7 +14,6 @@ from played import stage
 from verdicts import faults
 
 
-
 def play(sdk: str, case: Case, env: dict[str, str]) -> Any:
     driver = sdks.Driver(sdk, {**sdks.surroundings(), **env})
     try:
@@ -63,7 +62,13 @@ def test_no_variable_turns_the_verification_off(sdk: str, listen: str) -> None:
         "NODE_TLS_REJECT_UNAUTHORIZED": "0", "PYTHONHTTPSVERIFY": "0", "GODEBUG": "x509ignoreCN=0,tlsmaxrsasize=1",
         "GIT_SSL_NO_VERIFY": "1", "CURL_INSECURE": "1",
     }  # fmt: skip
-    case = Case(f"{listen} with the verification turned off", listen=listen, code="tls_error", asked=[], call={"ca_file": "good"})
+    case = Case(
+        f"{listen} with the verification turned off",
+        listen=listen,
+        code="tls_error",
+        asked=[],
+        call={"ca_file": "good"},
+    )
     assert faults(play(sdk, case, off)) == []
 
 

@@ -1,6 +1,6 @@
 """Differential: 100,000 random texts, sound and unsound, and no implementation disagrees with another.
 
-    AEGIS_FUZZ=1000000 AEGIS_FUZZ_SEED=7 pytest sdk-contract/test_fuzz.py       more of them, or others
+AEGIS_FUZZ=1000000 AEGIS_FUZZ_SEED=7 pytest sdk-contract/test_fuzz.py       more of them, or others
 """
 
 from __future__ import annotations
@@ -17,6 +17,7 @@ from typing import Any
 import pytest
 import rfc8785
 
+import answers
 import sdks
 from texts import Texts
 
@@ -31,21 +32,32 @@ def texts() -> list[tuple[bytes, str | None]]:
     return [source.next() for _ in range(COUNT)]
 
 
+def chosen() -> list[str]:
+    return [*sdks.names(), *(["rust"] if sdks.canon_lines().is_file() else [])]
+
+
 @pytest.fixture(scope="module")
 def told(texts: list[tuple[bytes, str | None]]) -> dict[str, list[str]]:
     """What each language says of each text: a hash, or a reason."""
-    chosen = [*sdks.names(), *(["rust"] if sdks.canon_lines().is_file() else [])]
     lines = b"".join(
         b'{"op":"canon","id":%d,"text_b64":"%b"}\n' % (number, base64.b64encode(text))
         for number, (text, _) in enumerate(texts)
     )
+    return of_all(lines, COUNT)
+
+
+def of_all(lines: bytes, count: int) -> dict[str, list[str]]:
     with concurrent.futures.ThreadPoolExecutor() as pool:
-        return dict(zip(chosen, pool.map(lambda name: said(name, lines), chosen), strict=True))
+        return dict(zip(chosen(), pool.map(lambda name: said(name, lines, count), chosen()), strict=True))
 
 
-def said(name: str, lines: bytes) -> list[str]:
+def said(name: str, lines: bytes, count: int) -> list[str]:
     process = subprocess.Popen(
-        sdks.command(name), stdin=subprocess.PIPE, stdout=subprocess.PIPE, stderr=subprocess.DEVNULL, env=sdks.surroundings()
+        sdks.command(name),
+        stdin=subprocess.PIPE,
+        stdout=subprocess.PIPE,
+        stderr=subprocess.DEVNULL,
+        env=sdks.surroundings(),
     )
     timer = threading.Timer(SECONDS * 3, process.kill)
     timer.start()
@@ -53,9 +65,9 @@ def said(name: str, lines: bytes) -> list[str]:
         out, _ = process.communicate(lines)
     finally:
         timer.cancel()
-    answers: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
-    assert [answer["id"] for answer in answers] == list(range(COUNT)), f"{name} answered {len(answers)} of {COUNT}"
-    return [answer["sha256"] if answer["ok"] else answer["reason"] for answer in answers]
+    told: list[dict[str, Any]] = [json.loads(line) for line in out.splitlines()]
+    assert [answer["id"] for answer in told] == list(range(count)), f"{name} answered {len(told)} of {count}"
+    return [answer["sha256"] if answer["ok"] else answer["reason"] for answer in told]
 
 
 def shown(texts: list[tuple[bytes, str | None]], wrong: list[tuple[int, Any]]) -> str:
@@ -68,7 +80,7 @@ def test_all_languages_agree(texts: list[tuple[bytes, str | None]], told: dict[s
     assert len(told) >= 2
     wrong = []
     for number, (_, reason) in enumerate(texts):
-        each = {name: answers[number] for name, answers in told.items()}
+        each = {name: said[number] for name, said in told.items()}
         kinds = {(answer if len(answer) == 64 else "refused") if reason == "" else answer for answer in each.values()}
         if len(kinds) > 1:
             wrong.append((number, each))
@@ -99,3 +111,19 @@ def test_the_texts_are_what_they_are_meant_to_be(told: dict[str, list[str]]) -> 
     assert sum(share.values()) < 0.5
     assert {"duplicate_key", "number_range", "ambiguous_order", "too_deep", "syntax"} <= set(share)
     assert min(share.values()) > 0.001, share
+
+
+def test_calls_have_one_hash_in_all_languages() -> None:
+    """Folding included. What refuses a call may be called otherwise in another language, where it is not its JSON."""
+    source = Texts(SEED + 1)
+    calls = [source.call() for _ in range(COUNT // 20)]
+    orders = [{"op": "hash_call", "id": number, "tool_call": call} for number, call in enumerate(calls)]
+    each = of_all(b"".join(json.dumps(order).encode() + b"\n" for order in orders), len(calls))
+    wrong = []
+    for number, call in enumerate(calls):
+        kinds = {said[number] if len(said[number]) == 64 else "refused" for said in each.values()}
+        if len(kinds) > 1 or not kinds & {"refused", answers.hash_of(call)}:
+            wrong.append((number, {name: said[number] for name, said in each.items()}))
+    assert not wrong, "\n".join(f"{str(calls[number])[:300]}: {what}" for number, what in wrong[:10])
+    refused = sum(len(answer) != 64 for answer in next(iter(each.values())))
+    assert 0.05 < refused / len(calls) < 0.7, refused

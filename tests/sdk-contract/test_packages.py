@@ -92,7 +92,9 @@ class TestPython:
         code = "\n".join(packages.blocks(python_home / "README.md", "python"))
         program = python_home / "program.py"
         program.write_text(packages.pointed(code, gateway))
-        said = packages.run(python_home / "venv" / "bin" / "python", program, cwd=python_home, env=packages.told(gateway))
+        said = packages.run(
+            python_home / "venv" / "bin" / "python", program, cwd=python_home, env=packages.told(gateway)
+        )
         assert "merged octo/payments#482" in said
 
     def test_the_source_distribution_makes_the_same_wheel(
@@ -101,7 +103,9 @@ class TestPython:
         with tarfile.open(python_packages[1]) as archive:
             archive.extractall(tmp_path, filter="data")
         source = next(tmp_path.iterdir())
-        packages.run(packages.sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "out", cwd=source)
+        packages.run(
+            packages.sys.executable, "-m", "hatchling", "build", "-t", "wheel", "-d", tmp_path / "out", cwd=source
+        )
         again = next((tmp_path / "out").glob("*.whl"))
         assert zipfile.ZipFile(again).namelist() == zipfile.ZipFile(python_packages[0]).namelist()
 
@@ -115,7 +119,9 @@ class TestTypeScript:
     """The packed tarball."""
 
     def test_it_brings_nothing_else(self, node_home: Path) -> None:
-        installed = sorted(path.name for path in (node_home / "node_modules").iterdir() if not path.name.startswith("."))
+        installed = sorted(
+            path.name for path in (node_home / "node_modules").iterdir() if not path.name.startswith(".")
+        )
         assert installed == ["@aegisagent"]
         package = node_home / "node_modules" / "@aegisagent" / "sdk"
         assert (package / "dist" / "index.d.ts").is_file() and (package / "README.md").is_file()
@@ -136,12 +142,14 @@ class TestTypeScript:
         packages.run(sdks.node(), packages.typescript_compiler(), *words, *types, "typed.ts", cwd=node_home)
 
     def test_the_types_refuse_what_does_not_fit(self, node_home: Path) -> None:
-        wrong = TYPED.replace('pr_number: 482 }', 'pr_number: "482" }')
+        wrong = TYPED.replace("pr_number: 482 }", 'pr_number: "482" }')
         assert wrong != TYPED
         (node_home / "wrong.ts").write_text(wrong)
         words = ["--noEmit", "--strict", "--module", "nodenext", "--target", "es2022", "--skipLibCheck"]
         types = ["--types", "node", "--typeRoots", sdks.SDK / "typescript" / "node_modules" / "@types"]
-        told = packages.run(sdks.node(), packages.typescript_compiler(), *words, *types, "wrong.ts", cwd=node_home, code=2)
+        told = packages.run(
+            sdks.node(), packages.typescript_compiler(), *words, *types, "wrong.ts", cwd=node_home, code=2
+        )
         assert "pr_number" in told or "not assignable" in told
 
 
@@ -189,7 +197,11 @@ def programs(python_home: Path, node_home: Path, go_home: Path) -> dict[str, Pat
 @pytest.mark.parametrize("way", ["intact", "a leaf rewritten", "no head", "a torn record behind the head"])
 @pytest.mark.parametrize("sdk", WHO)
 def test_the_installed_verifier(
-    sdk: str, way: str, programs: dict[str, Path], logged: tuple[Path, str], tmp_path: Path  # noqa: F811
+    sdk: str,
+    way: str,
+    programs: dict[str, Path],
+    logged: tuple[Path, str],
+    tmp_path: Path,  # noqa: F811
 ) -> None:
     folder = Path(shutil.copytree(logged[0], tmp_path / "receipts"))
     DIRECTORIES[way](Log(folder))

@@ -83,7 +83,9 @@ def test_a_log(sdk: str, way: str, logged: tuple[Path, str], drivers: dict[str, 
 
 @pytest.mark.parametrize("way", BUNDLES)
 @pytest.mark.parametrize("sdk", sdks.names())
-def test_a_bundle(sdk: str, way: str, logged: tuple[Path, str], drivers: dict[str, sdks.Driver], tmp_path: Path) -> None:
+def test_a_bundle(
+    sdk: str, way: str, logged: tuple[Path, str], drivers: dict[str, sdks.Driver], tmp_path: Path
+) -> None:
     bundle = json.loads(logged[1])
     BUNDLES[way](bundle)
     path = tmp_path / "bundle.json"

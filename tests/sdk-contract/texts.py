@@ -6,7 +6,7 @@ import json
 import random
 from typing import Any
 
-LETTERS = "aZ0 _-é€\u2028\x7f\ufeff\ue000\ufb33\uffff😀\U0001d11e\U0010ffff\u0301\"\\/\b\n\r\t\x00\x1f"
+LETTERS = 'aZ0 _-é€\u2028\x7f\ufeff\ue000\ufb33\uffff😀\U0001d11e\U0010ffff\u0301"\\/\b\n\r\t\x00\x1f'
 # One fault each, planted into a text that is sound otherwise: what it is refused for.
 FAULTS = {
     "duplicate_key": ['{"a":1,"a":2}', r'{"a":1,"\u0061":1}', '{"":0,"":0}', r'{"😀":1,"\ud83d\ude00":2}'],
@@ -33,6 +33,20 @@ class Texts:
         if kind < 0.86:
             return self.deep()
         return self.broken(), ""
+
+    def call(self) -> dict[str, Any]:
+        """A call with parameters of any kind; some are long, some reserved."""
+        parameters = {"v": json.loads(self.value(0)), self.random.choice(["a", "é", "$bulk", "k"]): self.scalar()}
+        if self.random.random() < 0.3:
+            letters, size = self.random.choice("xä€😀"), self.random.choice([65_535, 65_536, 65_537])
+            parameters["long"] = [letters * (size // len(letters.encode()) + self.random.randrange(2))]
+        if self.random.random() < 0.1:
+            parameters["deep"] = json.loads("[" * 62 + self.random.choice(['"x"', '{"$stream":1}', "[]"]) + "]" * 62)
+        return {
+            "tool": self.random.choice(["github", "a.b-c_d", "ä", ""]) if self.random.random() < 0.1 else "github",
+            "action": "merge", "resource": self.random.choice([None, "octo/hello#1", "ö", "a\u0085b"]),
+            "mutates_state": self.random.random() < 0.5, "parameters": parameters,
+        }  # fmt: skip
 
     def value(self, depth: int) -> str:
         pick = self.random.random()
@@ -63,7 +77,23 @@ class Texts:
         if pick == 4:
             return f"{choose.choice(['', '-'])}{choose.randint(0, 9)}{choose.choice('eE')}{choose.choice(['', '-', '+'])}{choose.randint(0, 14)}"
         if pick == 5:
-            return choose.choice(["-0", "0.0", "-0e5", "1e-400", "5e-324", "2.2250738585072014e-308", "1E-7", "0.000001", "9007199254740991.0", "9007199254740990.5", "1e0", "4.35", "0.1e1"])
+            return choose.choice(
+                [
+                    "-0",
+                    "0.0",
+                    "-0e5",
+                    "1e-400",
+                    "5e-324",
+                    "2.2250738585072014e-308",
+                    "1E-7",
+                    "0.000001",
+                    "9007199254740991.0",
+                    "9007199254740990.5",
+                    "1e0",
+                    "4.35",
+                    "0.1e1",
+                ]
+            )
         if pick == 6:
             return f"{choose.randint(1, 9)}.{choose.randint(0, 10**17)}e{choose.randint(-330, 14)}"
         return f"{choose.randint(0, 2**53 - 1)}e-{choose.randint(0, 330)}"

@@ -29,7 +29,18 @@ SLACK_SECONDS = 1.5
 def faults(played: Played) -> list[str]:
     """Everything that is wrong, in words. Nothing is what a test wants to see."""
     found = [*played.errors]
-    for check in (of_errors, of_runs, of_requests, of_headers, of_resends, of_secrets, of_outcome, of_action, of_time, of_case):
+    for check in (
+        of_errors,
+        of_runs,
+        of_requests,
+        of_headers,
+        of_resends,
+        of_secrets,
+        of_outcome,
+        of_action,
+        of_time,
+        of_case,
+    ):
         found += check(played, played.case)
     return found
 
@@ -159,7 +170,9 @@ def of_secrets(played: Played, case: Case) -> list[str]:
     if TOKEN in told or TOKEN[14:30] in told:
         found.append("the token is in what the caller gets")
     for entry in played.log:
-        others = [value for name, value in entry["headers"] if name.lower() not in ("authorization", "aegis-agent-token")]
+        others = [
+            value for name, value in entry["headers"] if name.lower() not in ("authorization", "aegis-agent-token")
+        ]
         if TOKEN[14:30] in " ".join([entry["path"], *others]) or TOKEN.encode() in body_of(entry):
             found.append(f"the token is in {entry['step']} outside its header")
         if RESULT_MARK.encode() in body_of(entry):

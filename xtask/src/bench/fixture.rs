@@ -143,12 +143,10 @@ fn bare_tls(examples: &Path, cores: &str, origin: &str, folder: &Path) -> Result
 
 /// mitmproxy as a forward proxy: it ends the TLS in tunnels and goes on in plain HTTP, as the gateway does here.
 fn mitmproxy(options: &Options, cores: &str, origin: &str, folder: &Path) -> Result<Option<Server>, String> {
-    let program = options.root.join(".cache").join("bench").join("bin").join("mitmdump");
-    if !program.is_file() {
-        progress(
-            "mitmproxy is not installed: its rows are left out; `python3 -m venv .cache/bench && \
-             .cache/bench/bin/pip install mitmproxy` installs it",
-        );
+    let venv = options.root.join(".cache").join("bench");
+    let program = venv.join("bin").join("mitmdump");
+    if !program.is_file() && !install_mitmproxy(&venv) {
+        progress("mitmproxy could not be installed: its rows are left out");
         return Ok(None);
     }
     let address = free_address()?;
@@ -171,6 +169,15 @@ fn mitmproxy(options: &Options, cores: &str, origin: &str, folder: &Path) -> Res
     }
     Ok(Some(server))
 }
+
+fn install_mitmproxy(venv: &Path) -> bool {
+    progress("installing mitmproxy into .cache/bench");
+    let runs = |command: &mut Command| command.stdout(std::process::Stdio::null()).status().is_ok_and(|s| s.success());
+    runs(Command::new("python3").args(["-m", "venv"]).arg(venv))
+        && runs(Command::new(venv.join("bin").join("pip")).args(["install", "--quiet", MITMPROXY]))
+}
+
+const MITMPROXY: &str = "mitmproxy==11.0.2";
 
 impl Folder {
     fn create(parent: &Path) -> Result<Self, String> {
