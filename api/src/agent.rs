@@ -1,6 +1,9 @@
 //! The agents' door: decisions, their outcomes, the agent's own approvals, receipts and token.
 
-use std::sync::Arc;
+use std::{
+    sync::Arc,
+    time::{Duration, Instant},
+};
 
 use aegis_broker::{Broker, authorize::OutcomeReport};
 use axum::{
@@ -9,9 +12,11 @@ use axum::{
     routing::{get, post},
 };
 use http::StatusCode;
+use tokio::sync::Mutex;
 
 use crate::{
-    answers::{Action, Actions, Approval, Decision, IssuedToken, Why},
+    admin::checks,
+    answers::{Action, Actions, Approval, Decision, IssuedToken, Ready, Why},
     auth::Caller,
     body::{Id, Query, Request},
     ca::{self, Ca, CertificateAuthority},
@@ -28,6 +33,7 @@ use crate::{
 /// trust is told to anyone.
 pub fn agent_router(broker: Arc<Broker>, ca: Arc<dyn CertificateAuthority>) -> Router {
     let roots = Router::new().route("/v1/ca", get(ca::bundle)).with_state(Ca(ca));
+    let looked = Arc::<Mutex<Option<Looked>>>::default();
     let routes = Router::new()
         .route("/v1/authorize", post(authorize))
         .route("/v1/decisions/{id}/outcome", post(report_outcome))
@@ -37,9 +43,36 @@ pub fn agent_router(broker: Arc<Broker>, ca: Arc<dyn CertificateAuthority>) -> R
         .route("/v1/why/{receipt}", get(own_why))
         .route("/v1/actions", get(actions))
         .route("/v1/actions/{name}", get(action))
+        .route("/ready", get(move |State(broker)| ready(broker, looked.clone())))
         .merge(roots);
     door(routes, broker)
 }
+
+/// What a look at store, log and vaults found, and when.
+struct Looked {
+    at: Instant,
+    ready: bool,
+}
+
+/// As on the admins' listener, without saying what is wrong: load balancers and kubelets see this
+/// door only, and so does everybody else. It is looked at once a second, however often it is asked.
+async fn ready(broker: Arc<Broker>, looked: Arc<Mutex<Option<Looked>>>) -> Result<Json<Ready>, Failure> {
+    let mut looked = looked.lock().await;
+    let known = looked.as_ref().filter(|l| l.at.elapsed() < LOOK_EVERY).map(|l| l.ready);
+    let ready = match known {
+        Some(ready) => ready,
+        None => checks(&broker).await.iter().all(|check| check.ok),
+    };
+    if known.is_none() {
+        *looked = Some(Looked { at: Instant::now(), ready });
+    }
+    match ready {
+        true => Ok(Json(Ready { status: "ready".into(), checks: Vec::new() })),
+        false => Err(ApiError::NotReady(Vec::new()).into()),
+    }
+}
+
+const LOOK_EVERY: Duration = Duration::from_secs(1);
 
 /// Decides a call that the agent runs itself. 200 for every decision, deny included.
 #[utoipa::path(post, path = "/v1/authorize", tag = "agent", request_body = Authorize,

@@ -51,7 +51,7 @@ pub(crate) async fn serve() -> impl IntoResponse {
         (name = "catalog", description = "Names of actions."),
         (name = "credentials", description = "On the admin listener, with an admin's token. Values never come out."),
         (name = "ca", description = "On the admin listener, with an admin's token; `GET /v1/ca` on both, for anyone."),
-        (name = "operations", description = "On the admin listener; `/health` on both."),
+        (name = "operations", description = "On the admin listener; `/health` on both, and so is `/ready`, without its checks on the agents'."),
     ),
     modifiers(&Everywhere)
 )]

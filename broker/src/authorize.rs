@@ -13,7 +13,7 @@ use crate::{
     admit::{AdmitError, ApprovalUse, Ask, Trace, Verdict},
     approvals::{ApprovalError, status_word},
     identity::Identity,
-    permit::{Outcome, Ticket},
+    permit::{CarriedTicket, Outcome, Ticket},
     policy::Reason,
     record::{DecisionRecord, DecisionWord},
     snapshot::{Scope, Snapshot},
@@ -126,7 +126,34 @@ pub(crate) struct OpenDecision {
     ticket: Ticket,
 }
 
+/// An SDK decision whose outcome is owed, on its way to the process that serves from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedDecision {
+    agent_id: String,
+    decision_id: String,
+    ticket: CarriedTicket,
+}
+
 impl Broker {
+    /// Gives all open SDK decisions away: another process is asked for them from now on.
+    pub fn carry_decisions(&self) -> Vec<CarriedDecision> {
+        let all: Vec<_> = self.open_decisions.iter().collect();
+        self.open_decisions.invalidate_all();
+        let carry = |(id, open): (Arc<String>, Arc<parking_lot::Mutex<Option<OpenDecision>>>)| {
+            let OpenDecision { agent_id, ticket } = open.lock().take()?;
+            Some(CarriedDecision { agent_id, decision_id: id.to_string(), ticket: ticket.carry() })
+        };
+        all.into_iter().filter_map(carry).collect()
+    }
+
+    /// Takes up the open SDK decisions of the process before.
+    pub fn take_up_decisions(&self, carried: Vec<CarriedDecision>) {
+        for CarriedDecision { agent_id, decision_id, ticket } in carried {
+            let open = OpenDecision { agent_id, ticket: Ticket::carried(ticket, self.log.clone()) };
+            self.open_decisions.insert(decision_id, Arc::new(parking_lot::Mutex::new(Some(open))));
+        }
+    }
+
     /// Decides a call. `body` is the request as it came: `request_id` is bound to all of it.
     pub async fn authorize(
         &self,

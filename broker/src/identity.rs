@@ -117,6 +117,18 @@ pub struct Authenticator {
     cache: RwLock<Cache>,
 }
 
+/// A session, renewals and its end included.
+pub struct FollowedSession {
+    until: Arc<AtomicI64>,
+}
+
+impl FollowedSession {
+    /// When it ends, as known now.
+    pub fn until(&self) -> Timestamp {
+        Timestamp(self.until.load(Ordering::Acquire))
+    }
+}
+
 #[derive(Default)]
 struct Cache {
     /// Grows with every transition, so that a look-up that raced one is not kept.
@@ -200,6 +212,41 @@ impl Authenticator {
         cache.generation += 1;
         if let Some(cell) = cache.sessions.get(session_id) {
             cell.store(until.0, Ordering::Release);
+        }
+    }
+
+    /// Ends the look-ups of this process: from here on only requests in flight know identities.
+    pub fn retire(&self) {
+        let mut cache = self.cache.write();
+        cache.generation += 1;
+        cache.by_token.clear();
+    }
+
+    /// What the requests in flight of a retired process depend on: ids of agents; sessions, and until when they last.
+    pub fn in_flight(&self) -> (Vec<String>, Vec<(String, Timestamp)>) {
+        let mut cache = self.cache.write();
+        // Only requests hold cells, beside the map itself.
+        cache.live.retain(|_, live| Arc::strong_count(live) > 1);
+        cache.sessions.retain(|_, until| Arc::strong_count(until) > 1);
+        let until = |cell: &AtomicI64| Timestamp(cell.load(Ordering::Acquire));
+        let sessions = cache.sessions.iter().map(|(id, cell)| (id.clone(), until(cell))).collect();
+        (cache.live.keys().cloned().collect(), sessions)
+    }
+
+    /// Follows a session that requests in another process depend on; `until` is what that process knows.
+    pub fn follow_session(&self, session_id: &str, until: Timestamp) -> FollowedSession {
+        let mut cache = self.cache.write();
+        let cell = cache.sessions.entry(session_id.to_owned()).or_insert_with(|| Arc::new(AtomicI64::new(until.0)));
+        FollowedSession { until: cell.clone() }
+    }
+
+    /// Contains every agent: nobody could tell any more which of them are.
+    pub fn contain_all(&self) {
+        let mut cache = self.cache.write();
+        cache.generation += 1;
+        cache.by_token.clear();
+        for live in cache.live.values() {
+            live.store(AgentState::Revoked as u8, Ordering::Release);
         }
     }
 

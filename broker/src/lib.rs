@@ -124,6 +124,16 @@ impl Broker {
     /// leaves of transitions that an earlier process stored and did not get to.
     pub async fn start(parts: Parts, sources: &Sources) -> Result<(Arc<Self>, Vec<Problem>), StartError> {
         let (snapshot, warnings) = Snapshot::build(sources, &parts.grammars).map_err(StartError::Config)?;
+        let broker = Self::start_with(parts, snapshot).await.map_err(StartError::Unrecorded)?;
+        Ok((broker, warnings))
+    }
+
+    /// The same with a configuration that was built before, with the same grammars: who takes over
+    /// from another process does not want to find mistakes in it only then.
+    ///
+    /// # Errors
+    /// Why the log cannot be written.
+    pub async fn start_with(parts: Parts, snapshot: Snapshot) -> Result<Arc<Self>, String> {
         let broker = Arc::new(Self {
             auth: Authenticator::new(parts.store.clone(), parts.hasher),
             env: parts.env,
@@ -147,10 +157,10 @@ impl Broker {
             swapping: tokio::sync::Mutex::default(),
             snapshot: ArcSwap::from_pointee(snapshot),
         });
-        let unrecorded = |e: admit::AdmitError| StartError::Unrecorded(e.to_string());
+        let unrecorded = |e: admit::AdmitError| e.to_string();
         broker.drain_outbox().await.map_err(unrecorded)?;
         broker.record_snapshot(&broker.snapshot()).await.map_err(unrecorded)?;
-        Ok((broker, warnings))
+        Ok(broker)
     }
 
     /// The configuration in force; a request takes it once and keeps it.

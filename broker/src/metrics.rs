@@ -23,6 +23,10 @@ pub struct Metrics {
     pub masked_echoes: IntCounter,
     /// Configuration reloads by result.
     pub reloads: IntCounterVec,
+    /// Downstream connections open.
+    pub connections: IntGauge,
+    /// Downstream connections ended or refused by the gateway, by reason.
+    pub connections_ended: IntCounterVec,
 }
 
 impl Metrics {
@@ -63,9 +67,14 @@ impl Metrics {
                 Opts::new("aegis_reloads_total", "configuration reloads by result"),
                 &["result"],
             )?,
+            connections: IntGauge::new("aegis_connections", "downstream connections open")?,
+            connections_ended: IntCounterVec::new(
+                Opts::new("aegis_connections_ended_total", "connections ended or refused by the gateway, by reason"),
+                &["reason"],
+            )?,
             registry,
         };
-        let all: [Box<dyn prometheus::core::Collector>; 10] = [
+        let all: [Box<dyn prometheus::core::Collector>; 12] = [
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.transitions.clone()),
@@ -76,6 +85,8 @@ impl Metrics {
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.masked_echoes.clone()),
             Box::new(metrics.reloads.clone()),
+            Box::new(metrics.connections.clone()),
+            Box::new(metrics.connections_ended.clone()),
         ];
         for collector in all {
             metrics.registry.register(collector)?;

@@ -5,6 +5,7 @@ use std::sync::Arc;
 use aegis_action::Timestamp;
 use aegis_connectors::{Call, UpstreamRequest};
 use aegis_receipts::{CredentialUse, OutcomeEntry, OutcomeState, ReceiptLog, Transfer};
+use serde::{Deserialize, Serialize};
 use serde_json::Value;
 
 use crate::{
@@ -99,6 +100,15 @@ pub struct Ticket {
     open: bool,
 }
 
+/// A ticket of a call that an SDK runs itself, on its way to the process that serves from now on.
+#[derive(Debug, Clone, PartialEq, Eq, Serialize, Deserialize)]
+pub struct CarriedTicket {
+    decision_id: String,
+    intents: Vec<u64>,
+    mutates: bool,
+    started: Timestamp,
+}
+
 /// What came of a permitted request.
 #[derive(Debug, Clone)]
 pub struct Outcome {
@@ -137,6 +147,33 @@ impl Ticket {
     /// Closes the pair.
     pub fn close(mut self, outcome: Outcome) {
         self.write(outcome.state, &outcome);
+    }
+
+    /// Owes nothing here any more: whoever takes it up does.
+    pub(crate) fn carry(mut self) -> CarriedTicket {
+        self.open = false;
+        CarriedTicket {
+            decision_id: std::mem::take(&mut self.decision_id),
+            intents: std::mem::take(&mut self.intents),
+            mutates: self.mutates,
+            started: self.started,
+        }
+    }
+
+    /// Takes up what another process owed.
+    pub(crate) fn carried(ticket: CarriedTicket, log: Arc<ReceiptLog>) -> Self {
+        Self {
+            log,
+            last: ticket.intents.last().copied().unwrap_or_default(),
+            decision_id: ticket.decision_id,
+            intents: ticket.intents,
+            mutates: ticket.mutates,
+            forwards: false,
+            started: ticket.started,
+            credential: None,
+            sent: true,
+            open: true,
+        }
     }
 
     fn write(&mut self, state: OutcomeState, outcome: &Outcome) {

@@ -1,14 +1,17 @@
 //! `aegis.toml`: as written, and as meant. Every problem is reported at once, with its line.
 
 use std::{
+    collections::BTreeMap,
     net::SocketAddr,
     path::{Path, PathBuf},
+    time::Duration,
 };
 
 use aegis_broker::{
     config::{Problem, Severity},
     decision_log::LogFormat,
 };
+use aegis_proxy::Limits;
 use toml::{
     Spanned,
     de::{DeTable, DeValue},
@@ -27,6 +30,12 @@ pub struct Config {
     pub admin_listen: SocketAddr,
     /// Lets the admin door, which is plain HTTP, be reached from other machines. Default false.
     pub danger_admin_non_loopback: bool,
+    /// What one client can hold on to.
+    pub limits: Limits,
+    /// How long requests in flight may take after a stop was asked for. Default 10 s.
+    pub drain: Duration,
+    /// How long requests in flight may take after another process took over. Default 1 h.
+    pub upgrade_drain: Duration,
     /// Keys, log, database, vault. Default `state`.
     pub state: PathBuf,
     /// Name of this process in receipts, 1 to 32 of `a-z0-9-`. Default `n1`.
@@ -91,6 +100,7 @@ struct Written {
     listen: Option<SocketAddr>,
     admin_listen: Option<(SocketAddr, usize)>,
     danger_admin_non_loopback: bool,
+    numbers: BTreeMap<&'static str, u32>,
     state: Option<String>,
     node: Option<String>,
     routes: Option<String>,
@@ -164,6 +174,9 @@ impl Config {
                 ),
             );
         }
+        let default = |name: &str| NUMBERS.iter().find(|n| n.0 == name).map_or(0, |n| n.1);
+        let number = |name: &'static str| written.numbers.get(name).copied().unwrap_or_else(|| default(name));
+        let seconds = |name| Duration::from_secs(u64::from(number(name)));
         let state = named(written.state, "state").path;
         let master = match written.master {
             None => MasterSource::File(state.join("master.key")),
@@ -203,6 +216,15 @@ impl Config {
             listen: written.listen.unwrap_or(LISTEN),
             admin_listen,
             danger_admin_non_loopback: written.danger_admin_non_loopback,
+            limits: Limits {
+                head: seconds("head_timeout_seconds"),
+                keepalive: seconds("keepalive_timeout_seconds"),
+                write: seconds("write_timeout_seconds"),
+                per_source: number("max_connections_per_source") as usize,
+                total: number("max_connections") as usize,
+            },
+            drain: seconds("drain_seconds"),
+            upgrade_drain: seconds("upgrade_drain_seconds"),
             state,
             node: written.node.unwrap_or_else(|| "n1".to_owned()),
             routes: named(written.routes, "routes.toml"),
@@ -271,6 +293,12 @@ fn take(
     line: usize,
 ) -> Result<(), String> {
     let value = value.get_ref();
+    if section == "server"
+        && let Some((name, _, most)) = NUMBERS.iter().find(|n| n.0 == key)
+    {
+        written.numbers.insert(name, whole(key, value, *most)?);
+        return Ok(());
+    }
     match (section, key) {
         ("server", "listen") => written.listen = Some(address(key, value)?),
         ("server", "admin_listen") => written.admin_listen = Some((address(key, value)?, line)),
@@ -351,6 +379,14 @@ fn string(key: &str, value: &DeValue<'_>) -> Result<String, String> {
     }
 }
 
+fn whole(key: &str, value: &DeValue<'_>, most: u32) -> Result<u32, String> {
+    let found = match value {
+        DeValue::Integer(text) => u32::from_str_radix(text.as_str(), text.radix()).ok(),
+        other => return Err(format!("`{key}` must be a number, not {}", other.type_str())),
+    };
+    found.filter(|n| (1..=most).contains(n)).ok_or_else(|| format!("`{key}` must be 1 to {most}"))
+}
+
 fn path(key: &str, value: &DeValue<'_>) -> Result<String, String> {
     string(key, value)
         .and_then(|text| if text.is_empty() { Err(format!("`{key}` must not be empty")) } else { Ok(text) })
@@ -367,13 +403,37 @@ fn listed(names: &[&str]) -> String {
 
 /// Every section with its keys.
 const SECTIONS: [(&str, &[&str]); 7] = [
-    ("server", &["listen", "admin_listen", "danger_admin_non_loopback"]),
+    (
+        "server",
+        &[
+            "listen",
+            "admin_listen",
+            "danger_admin_non_loopback",
+            "head_timeout_seconds",
+            "keepalive_timeout_seconds",
+            "write_timeout_seconds",
+            "max_connections_per_source",
+            "max_connections",
+            "drain_seconds",
+            "upgrade_drain_seconds",
+        ],
+    ),
     ("state", &["dir", "node"]),
     ("files", &["routes", "policies"]),
     ("log", &["format"]),
     ("keys", &["master"]),
     ("tls", &["listen", "certificate", "key", "names"]),
     ("ca", &["intermediate_certificate", "intermediate_key"]),
+];
+/// Numbers of `[server]`: name, default, most.
+const NUMBERS: [(&str, u32, u32); 7] = [
+    ("head_timeout_seconds", 10, 600),
+    ("keepalive_timeout_seconds", 75, 3600),
+    ("write_timeout_seconds", 60, 3600),
+    ("max_connections_per_source", 1024, 1_000_000),
+    ("max_connections", 16_384, 1_000_000),
+    ("drain_seconds", 10, 3600),
+    ("upgrade_drain_seconds", 3600, 604_800),
 ];
 const LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8080);
 const ADMIN_LISTEN: SocketAddr = SocketAddr::new(std::net::IpAddr::V4(std::net::Ipv4Addr::LOCALHOST), 8081);
@@ -392,6 +452,8 @@ mod tests {
         assert_eq!(config.listen.to_string(), "127.0.0.1:8080");
         assert_eq!(config.admin_listen.to_string(), "127.0.0.1:8081");
         assert_eq!(config.state, Path::new("conf/state"));
+        assert_eq!((config.limits.head, config.drain), (Duration::from_secs(10), Duration::from_secs(10)));
+        assert_eq!((config.limits.per_source, config.limits.total), (1024, 16_384));
         assert_eq!(config.routes, Named { name: "routes.toml".into(), path: "conf/routes.toml".into() });
         assert_eq!(config.policies.path, Path::new("conf/policies"));
         assert_eq!((config.node.as_str(), config.log), ("n1", LogFormat::Text));
@@ -440,6 +502,19 @@ mod tests {
             let place = format!("conf/aegis.toml:{line}: ");
             let found = problems.iter().any(|p| p.starts_with(&place) && p.contains(needle));
             assert!(found, "{line} {needle}: {problems:#?}");
+        }
+    }
+
+    #[test]
+    fn limits_are_numbers_within_reason() {
+        let config = parse("[server]\nhead_timeout_seconds = 3\nmax_connections_per_source = 5\n").unwrap();
+        assert_eq!((config.limits.head, config.limits.per_source), (Duration::from_secs(3), 5));
+        for bad in ["0", "601", "-1", "1.5", "\"10\""] {
+            let problems = parse(&format!("[server]\nhead_timeout_seconds = {bad}\n")).unwrap_err();
+            assert!(
+                problems[0].starts_with("conf/aegis.toml:2: ") && problems[0].contains("head_timeout"),
+                "{problems:?}"
+            );
         }
     }
 

@@ -4,5 +4,5 @@ pub mod doors;
 mod open;
 mod run;
 
-pub use open::{Gateway, NewAdmin, Parts, RECEIPTS};
-pub use run::{Running, serve};
+pub use open::{Gateway, NewAdmin, Parts, Prepared, RECEIPTS};
+pub use run::{Listening, Running, serve, serve_on};

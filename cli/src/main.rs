@@ -5,12 +5,14 @@ mod cmd;
 mod config;
 mod error;
 mod gateway;
+mod handover;
 mod logging;
 mod output;
 mod process;
 mod reload;
 mod shipped;
 mod state;
+mod supervisor;
 
 use std::{process::ExitCode, time::Duration};
 
@@ -37,6 +39,8 @@ fn main() -> ExitCode {
 }
 
 fn run(cli: Cli) -> Result<ExitCode, CliError> {
+    // Before there are threads: what a supervisor says about open sockets is taken out of the environment.
+    let given = process::given_sockets();
     // Before any secret is read: no core file and no debugger of the same user gets to see one.
     process::harden()?;
     // One TLS implementation for the process; only a second call could fail, which there is not.
@@ -45,7 +49,7 @@ fn run(cli: Cli) -> Result<ExitCode, CliError> {
         .enable_all()
         .build()
         .map_err(|e| CliError::failed(format!("the runtime does not start: {e}")))?;
-    let result = runtime.block_on(cmd::run(cli));
+    let result = runtime.block_on(cmd::run(cli, given));
     runtime.shutdown_timeout(Duration::from_secs(1));
     result
 }

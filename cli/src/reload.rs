@@ -30,6 +30,7 @@ use tokio::{
 use crate::{
     config::{Config, Named},
     error::CliError,
+    supervisor,
 };
 
 /// The files that make a configuration.
@@ -202,7 +203,9 @@ pub async fn watch(reloader: Arc<Reloader>, mut shutdown: watch::Receiver<bool>)
             let _ = changes.try_recv();
             let _ = reloader.reload_changed().await;
         } else {
+            supervisor::reloading();
             let _ = reloader.reload().await;
+            supervisor::ready(false);
         }
     }
 }

@@ -53,6 +53,14 @@ impl Held {
         write_private(&self.folder.join(ADMIN_ADDRESS), format!("{admin}\n").as_bytes())
     }
 
+    /// The same, where another holder is an error.
+    pub fn alone(folder: &Path) -> Result<Self, CliError> {
+        Self::take(folder)?.ok_or_else(|| {
+            let at = admin_address(folder).map(|a| format!(" (its admin API is at {a})")).unwrap_or_default();
+            CliError::failed(format!("another gateway has `{}` open{at}", folder.display()))
+        })
+    }
+
     fn withdraw(&self) -> Result<(), CliError> {
         for name in [ADMIN_ADDRESS, LISTEN_ADDRESS] {
             let path = self.folder.join(name);

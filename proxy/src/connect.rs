@@ -18,19 +18,17 @@ use aegis_broker::{
 };
 use aegis_connectors::ErrorReply;
 use http::StatusCode;
-use pingora_core::{
-    protocols::{GetSocketDigest as _, Stream, l4::stream::Stream as L4Stream},
-    server::ShutdownWatch,
-};
+use pingora_core::protocols::{Stream, l4::stream::Stream as L4Stream};
 use tokio::{
     io::{AsyncReadExt as _, AsyncWriteExt as _},
-    time::{Instant, timeout, timeout_at},
+    time::{Instant, timeout_at},
 };
 use zeroize::Zeroizing;
 
 use crate::{
     agent,
-    conn::{Ingress, Tunnel, peer_of},
+    caller::{Caller, Heard, Place, tells},
+    conn::{ConnState, Ingress, Tunnel},
     exchange::Exchange,
     front::Front,
     reply::{self, Reply},
@@ -39,96 +37,76 @@ use crate::{
 use head::Head;
 
 /// The stream that is HTTP in the end, and how it came; `None` where the connection is over.
-pub(crate) async fn enter(
-    front: &Arc<Front>,
-    mut stream: L4Stream,
-    shutdown: &ShutdownWatch,
-) -> Option<(Stream, Ingress)> {
+pub(crate) async fn enter(front: &Arc<Front>, mut heard: Heard) -> Option<(Stream, Ingress, Place)> {
     for _ in 0..MAX_TRIES {
-        let head = match first_bytes(&mut stream, shutdown).await? {
-            First::Other(bytes) => {
-                stream.rewind(&bytes);
-                return Some((Box::new(stream), Ingress::default()));
-            }
-            First::Connect(head) => head,
-        };
-        match attempt(front, stream, &head, shutdown).await {
-            Next::Again(same) => stream = *same,
-            Next::Http(inside, ingress) => return Some((inside, ingress)),
+        let known = heard.bytes.len().min(CONNECT.len());
+        if heard.bytes.get(..known) != CONNECT.get(..known) {
+            let Heard { caller: Caller { mut stream, place }, bytes, .. } = heard;
+            stream.rewind(&bytes);
+            return Some((Box::new(stream), Ingress::default(), place));
+        }
+        let (caller, head) = whole(heard).await?;
+        match attempt(front, caller, &head).await {
+            Next::Again(same) => heard = same.hear(Vec::new(), |bytes| tells(bytes, CONNECT)).await?,
+            Next::Http(inside, ingress, place) => return Some((inside, ingress, place)),
             Next::Over => return None,
         }
     }
     None
 }
 
-/// What a connection starts with.
-enum First {
-    /// Not a tunnel: these bytes were read.
-    Other(Vec<u8>),
-    /// The head of a `CONNECT`, or what came of it in the time there was, and what came after it.
-    Connect(Head),
+/// The whole head, or what came of it in the time there was.
+async fn whole(heard: Heard) -> Option<(Caller, Head)> {
+    let Heard { caller, mut bytes, .. } = if heard.ended {
+        heard
+    } else {
+        heard.caller.hear(heard.bytes, |bytes| bytes.len() > MAX_HEAD || head::end(bytes).is_some()).await?
+    };
+    let end = head::end(&bytes).filter(|end| *end <= MAX_HEAD && bytes.starts_with(CONNECT));
+    let rest = end.map(|end| bytes.split_off(end)).unwrap_or_default();
+    Some((caller, Head { bytes, rest, whole: end.is_some() }))
 }
 
 /// What comes after a `CONNECT`.
 enum Next {
     /// It was asked who it is, and may say so on the same connection.
-    Again(Box<L4Stream>),
+    Again(Box<Caller>),
     /// HTTP, inside.
-    Http(Stream, Ingress),
+    Http(Stream, Ingress, Place),
     /// Nothing.
     Over,
 }
 
-/// As little as tells a tunnel from a request; of a tunnel, the whole head.
-async fn first_bytes(stream: &mut L4Stream, shutdown: &ShutdownWatch) -> Option<First> {
-    let mut bytes = Vec::with_capacity(FIRST_READ);
-    let mut stopping = shutdown.clone();
-    tokio::select! {
-        read = timeout(IDLE, stream.read_buf(&mut bytes)) => match read { Ok(Ok(n)) if n > 0 => {} _ => return None },
-        // Nothing was asked yet, and nothing will be.
-        _ = stopping.wait_for(|stop| *stop) => return None,
-    }
-    let deadline = Instant::now() + HEAD_TIME;
-    loop {
-        let known = bytes.len().min(CONNECT.len());
-        if bytes.get(..known) != CONNECT.get(..known) {
-            return Some(First::Other(bytes));
-        }
-        if known == CONNECT.len()
-            && let Some(end) = head::end(&bytes)
-        {
-            let rest = bytes.split_off(end);
-            return Some(First::Connect(Head { bytes, rest, whole: true }));
-        }
-        let read = timeout_at(deadline, stream.read_buf(&mut bytes)).await;
-        if !matches!(read, Ok(Ok(n)) if n > 0) || bytes.len() > MAX_HEAD {
-            return Some(First::Connect(Head { bytes, rest: Vec::new(), whole: false }));
-        }
-    }
-}
-
 /// One `CONNECT`, from its head to whatever follows.
-async fn attempt(front: &Arc<Front>, mut stream: L4Stream, head: &Head, shutdown: &ShutdownWatch) -> Next {
+async fn attempt(front: &Arc<Front>, mut caller: Caller, head: &Head) -> Next {
     let mut x = Exchange::new(front.broker.clone());
-    x.peer = peer_of(stream.get_socket_digest());
+    x.arrive(ConnState::new(Ingress::default(), caller.place.life().clone()));
+    x.conn.judging();
+    x.peer = x.conn.peer();
     x.door = aegis_broker::admit::Door::Connect;
     let snapshot = front.broker.snapshot();
     x.scope = Some(snapshot.tunnel.clone());
     let refusal = match decide(front, head, &snapshot, &mut x).await {
-        Ok(Decided::Inside(tunnel)) => return inside(front, stream, head, &snapshot, tunnel, &x).await,
+        Ok(Decided::Inside(tunnel)) => return inside(front, caller, head, &snapshot, tunnel, x).await,
         Ok(Decided::Opaque(wanted)) => match opaque::open(front, &wanted, &snapshot, &mut x).await {
             Ok(opened) => {
-                if stream.write_all(ESTABLISHED).await.is_ok() && stream.flush().await.is_ok() {
-                    stream.rewind(&head.rest);
-                }
-                opened.run(front, stream, &wanted, x.peer, shutdown).await;
+                x.sent();
+                established(&mut caller.stream, head).await;
+                opened.run(front, caller, &wanted).await;
                 return Next::Over;
             }
             Err(refusal) => refusal,
         },
         Err(refusal) => refusal,
     };
-    refuse(front, stream, head, refusal, &mut x).await
+    refuse(front, caller, head, refusal, &mut x).await
+}
+
+/// Says that the tunnel is open. A client in a hurry has begun to speak already.
+async fn established(stream: &mut L4Stream, head: &Head) -> bool {
+    let said = stream.write_all(ESTABLISHED).await.is_ok() && stream.flush().await.is_ok();
+    stream.rewind(&head.rest);
+    said
 }
 
 /// What a `CONNECT` comes to.
@@ -186,43 +164,49 @@ async fn decide(front: &Front, head: &Head, snapshot: &Snapshot, x: &mut Exchang
 /// Opens the tunnel, ends the TLS in it, and gives back what is inside.
 async fn inside(
     front: &Front,
-    mut stream: L4Stream,
+    mut caller: Caller,
     head: &Head,
     snapshot: &Snapshot,
     tunnel: Inside,
-    x: &Exchange,
+    mut x: Exchange,
 ) -> Next {
     let Inside { host, port, token, scope } = tunnel;
-    let agent_id = x.identity.as_ref().map(|i| i.agent.agent_id.clone());
-    let about = Refusal {
-        agent_id: agent_id.as_deref(),
-        route: Some(scope.label()),
-        door: x.door,
-        reason: "",
-        detail: None,
-        status: 421,
-        peer: x.peer,
-        trace_id: x.trace_id.clone(),
-    };
     let certificate = match front.tls.certificate(snapshot, &host).await {
         Ok(certificate) => certificate,
         Err(error) => {
             tracing::error!(%error, "no certificate can be issued");
             let words = "no certificate can be issued for this host; see the gateway's log";
             let refusal = Reply::closing(StatusCode::SERVICE_UNAVAILABLE, "no_certificate", words);
-            let mut x = Exchange::new(front.broker.clone());
-            (x.peer, x.door, x.scope) = (about.peer, about.door, Some(scope.clone()));
-            return refuse(front, stream, head, refusal, &mut x).await;
+            return refuse(front, caller, head, refusal, &mut x).await;
         }
     };
-    if stream.write_all(ESTABLISHED).await.is_err() || stream.flush().await.is_err() {
+    caller.place.takes_root();
+    if !established(&mut caller.stream, head).await {
         return Next::Over;
     }
-    // A client in a hurry has begun to speak already.
-    stream.rewind(&head.rest);
-    match front.tls.terminate(stream, &host, certificate).await {
-        Ok(stream) => Next::Http(Box::new(stream), Ingress::Tunnel(Tunnel { host, port, token })),
+    let agent_id = x.identity.as_ref().map(|i| i.agent.agent_id.clone());
+    let (peer, door, trace_id) = (x.peer, x.door, x.trace_id.clone());
+    // The request is answered: what follows is another's.
+    drop(x);
+    let Caller { stream, place } = caller;
+    place.greeting();
+    let terminated = tokio::select! {
+        biased;
+        terminated = front.tls.terminate(stream, &host, certificate) => terminated,
+        verdict = place.forsaken() => {
+            place.note(&verdict);
+            return Next::Over;
+        }
+    };
+    match terminated {
+        Ok(stream) => {
+            place.rests();
+            Next::Http(Box::new(stream), Ingress::Tunnel(Tunnel { host, port, token }), place)
+        }
         Err(error) => {
+            let agent_id = agent_id.as_deref();
+            let route = Some(scope.label());
+            let about = Refusal { agent_id, route, door, reason: "", detail: None, status: 421, peer, trace_id };
             front.no_tls(error, &about);
             Next::Over
         }
@@ -230,15 +214,16 @@ async fn inside(
 }
 
 /// Answers a refusal. The connection goes on only after a challenge, and only if nothing else was sent.
-async fn refuse(front: &Front, mut stream: L4Stream, head: &Head, refusal: Reply, x: &mut Exchange) -> Next {
+async fn refuse(front: &Front, mut caller: Caller, head: &Head, refusal: Reply, x: &mut Exchange) -> Next {
     let challenge =
         matches!(&refusal, Reply::Refused { reason, .. } if *reason == AuthError::Missing.reason()) && head.may_go_on();
     let (answer, close) = reply::answer(&front.broker, x, refusal);
-    let again = challenge && !close;
+    let again = challenge && !close && !x.conn.leaving();
     let bytes = wire(&answer, again);
+    let stream = &mut caller.stream;
     let sent = stream.write_all(&bytes).await.is_ok() && stream.flush().await.is_ok();
     if again && sent {
-        return Next::Again(Box::new(stream));
+        return Next::Again(Box::new(caller));
     }
     // What the client still sends is read for a moment: a reset could overtake the answer.
     let _ = stream.shutdown().await;
@@ -267,13 +252,9 @@ fn wire(answer: &ErrorReply, again: bool) -> Vec<u8> {
     out
 }
 
-const CONNECT: &[u8] = b"CONNECT ";
+pub(crate) const CONNECT: &[u8] = b"CONNECT ";
 const ESTABLISHED: &[u8] = b"HTTP/1.1 200 Connection established\r\n\r\n";
 /// A client may be asked once who it is, and be wrong once.
 const MAX_TRIES: usize = 3;
-const FIRST_READ: usize = 1024;
 const MAX_HEAD: usize = 16 * 1024;
-const HEAD_TIME: Duration = Duration::from_secs(10);
-/// As Pingora waits for the next request of a connection.
-const IDLE: Duration = Duration::from_secs(60);
 const LINGER: Duration = Duration::from_millis(300);

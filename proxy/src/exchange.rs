@@ -143,6 +143,13 @@ impl Exchange {
         (from != to).then_some((from, to))
     }
 
+    /// Permitted: only the outcome is still to be recorded.
+    pub(crate) fn sent(&mut self) {
+        if let Some(in_path) = &mut self.in_path {
+            in_path.sent();
+        }
+    }
+
     pub(crate) fn sending(&mut self) -> Result<&mut Sending> {
         self.sending.as_mut().ok_or_else(|| Error::explain(ErrorType::InternalError, "no permit"))
     }
@@ -167,8 +174,8 @@ impl Drop for Exchange {
     fn drop(&mut self) {
         if let Some(mut sending) = self.sending.take() {
             // Dropped on the way: its agent was contained, or the process ends.
-            if let Some(refusal) = self.lifeline.cut() {
-                sending.fail(refusal.reason());
+            if let Some(reason) = self.lifeline.cut() {
+                sending.fail(reason);
             }
             sending.close(&self.broker, true);
         }

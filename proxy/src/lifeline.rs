@@ -12,10 +12,7 @@ use std::{
     time::Duration,
 };
 
-use aegis_broker::{
-    Broker,
-    identity::{AuthError, Identity},
-};
+use aegis_broker::{Broker, identity::Identity};
 use async_trait::async_trait;
 use pingora_core::{
     apps::{HttpServerApp, HttpServerOptions, ReusedHttpStream},
@@ -24,14 +21,16 @@ use pingora_core::{
 };
 use tokio::time::{Sleep, sleep};
 
+use crate::conn::ConnState;
+
 /// Ties one request to its agent.
 #[derive(Clone, Default)]
 pub(crate) struct Lifeline(Arc<Inner>);
 
 #[derive(Default)]
 struct Inner {
-    watched: OnceLock<(Arc<Broker>, Arc<Identity>)>,
-    cut: OnceLock<AuthError>,
+    watched: OnceLock<(Arc<Broker>, Arc<Identity>, ConnState)>,
+    cut: OnceLock<&'static str>,
 }
 
 impl Lifeline {
@@ -40,14 +39,14 @@ impl Lifeline {
         LIFELINE.try_with(Self::clone).unwrap_or_default()
     }
 
-    /// From here on the request lives only as long as the agent may act.
-    pub(crate) fn tie(&self, broker: &Arc<Broker>, identity: &Arc<Identity>) {
-        let _ = self.0.watched.set((broker.clone(), identity.clone()));
+    /// From here on the request lives only as long as the agent may act, and the process has time.
+    pub(crate) fn tie(&self, broker: &Arc<Broker>, identity: &Arc<Identity>, conn: &ConnState) {
+        let _ = self.0.watched.set((broker.clone(), identity.clone(), conn.clone()));
     }
 
     /// Why the request was ended, if it was.
-    pub(crate) fn cut(&self) -> Option<&AuthError> {
-        self.0.cut.get()
+    pub(crate) fn cut(&self) -> Option<&'static str> {
+        self.0.cut.get().copied()
     }
 
     /// Ends when the agent may not act any more. Polled whenever the request is, right after it: so
@@ -56,11 +55,12 @@ impl Lifeline {
         let mut tick: Option<Pin<Box<Sleep>>> = None;
         poll_fn(|cx| {
             loop {
-                let Some((broker, identity)) = self.0.watched.get() else { return Poll::Pending };
+                let Some((broker, identity, conn)) = self.0.watched.get() else { return Poll::Pending };
                 ready!(tick.get_or_insert_with(|| Box::pin(sleep(LOOK))).as_mut().poll(cx));
                 tick = None;
-                if let Some(refusal) = identity.refusal(broker.env.clock.now()) {
-                    let _ = self.0.cut.set(refusal);
+                let refusal = identity.refusal(broker.env.clock.now()).map(|refusal| refusal.reason());
+                if let Some(reason) = refusal.or(conn.is_over().then_some(GATEWAY_STOPPED)) {
+                    let _ = self.0.cut.set(reason);
                     return Poll::Ready(());
                 }
             }
@@ -103,6 +103,9 @@ impl<A: HttpServerApp + Send + Sync + 'static> HttpServerApp for Tied<A> {
         self.inner.http_cleanup().await;
     }
 }
+
+/// Why an outcome is not known, where the process had to end first.
+pub(crate) const GATEWAY_STOPPED: &str = "gateway_stopped";
 
 tokio::task_local! {
     static LIFELINE: Lifeline;

@@ -73,6 +73,7 @@ impl Gate {
         let (connector, plan) = framing::plan(&scope, &head)?;
         let body = body::read(session, plan.body, &request, x.route()?).await?;
         let mapped = connector.map(plan, body)?;
+        x.conn.judging();
         let ask = Ask {
             identity: &identity,
             snapshot: &snapshot,
@@ -87,7 +88,7 @@ impl Gate {
             approvals: ApprovalUse::Any,
         };
         let mut verdict = self.broker.admit(ask).await?;
-        if hold::granted(&self.broker, session, &verdict.record, x.route()?.approval_hold).await {
+        if hold::granted(&self.broker, session, &verdict.record, x.route()?.approval_hold, &x.conn).await {
             verdict = self.broker.admit(ask).await?;
         }
         x.decided(&verdict.record);
@@ -104,7 +105,7 @@ impl Gate {
                 return Err(refused.into());
             }
         };
-        x.lifeline.tie(&self.broker, &identity);
+        x.lifeline.tie(&self.broker, &identity, &x.conn);
         body::pace(session, x.route()?, x.kind);
         x.sending = Some(Sending::new(request, secrets, ticket, peers, urls));
         Ok(())
@@ -126,13 +127,19 @@ impl ProxyHttp for Gate {
         x.arrive(ConnState::of(session));
         // Interim answers end at the gateway: clients that know none of them take one for the answer.
         session.set_ignore_info_resp(true);
-        x.peer = session.client_addr().and_then(|a| a.as_inet()).map(|a| a.ip());
+        session.set_write_timeout(x.conn.write_timeout());
+        x.peer = x.conn.peer();
         Ok(())
     }
 
     async fn request_filter(&self, session: &mut Session, x: &mut Box<Exchange>) -> Result<bool> {
         match self.decide(session, x).await {
-            Ok(()) => Ok(false),
+            Ok(()) => {
+                x.sent();
+                Ok(false)
+            }
+            // The successor has the stream with all that was read of it, and decides.
+            Err(_) if x.conn.moved() => Err(Error::new_down(ErrorType::ConnectionClosed)),
             Err(refusal) => reply::send(&self.broker, session, x, refusal).await.map(|()| true),
         }
     }
@@ -184,7 +191,15 @@ impl ProxyHttp for Gate {
         sending.note_sent(body.as_ref(), end)
     }
 
-    async fn response_filter(&self, _: &mut Session, answer: &mut ResponseHeader, x: &mut Box<Exchange>) -> Result<()> {
+    async fn response_filter(
+        &self,
+        session: &mut Session,
+        answer: &mut ResponseHeader,
+        x: &mut Box<Exchange>,
+    ) -> Result<()> {
+        if x.conn.leaving() {
+            session.set_keepalive(None);
+        }
         upstream::guard_head(&self.broker, answer, x)?;
         // The sync of a read's intent overlapped the upstream call; it ends before the agent sees a byte.
         x.sending()?.durable().await

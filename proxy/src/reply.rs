@@ -183,18 +183,20 @@ impl Gate {
         };
         call.headers_mut().extend(request.headers.clone());
         call.headers_mut().extend(request.credentials.clone());
+        x.conn.judging();
         Reply::Api(Box::new((self.api)(call, x.peer).await))
     }
 }
 
 /// Writes a reply downstream; a refusal first becomes a leaf.
 pub(crate) async fn send(broker: &Broker, session: &mut Session, x: &mut Exchange, reply: Reply) -> Result<()> {
+    x.conn.judging();
     let (answer, close) = answer(broker, x, reply);
     x.replied = true;
     // An unread body would be taken for the next request; a little is read, more closes the connection.
     // On HTTP/2 an unread body would reset the stream, which many clients show instead of the answer.
     let unread = (!close || is_h2(session)) && !body::drain(session).await;
-    if close || unread {
+    if close || unread || x.conn.leaving() {
         session.set_keepalive(None);
     }
     write(session, answer, x.is_head()).await

@@ -28,6 +28,6 @@ pub use leaf::{
     OutcomeState, Recovered as RecoveredLeaf, Refused, Transfer,
 };
 pub use log::{
-    Appended, Head, LogOptions, MAX_BATCH, MAX_OPEN_INTENTS, MAX_PAYLOAD_BYTES, OUTCOME_RESERVE, ReceiptLog, Recovered,
-    StoredLeaf,
+    Appended, Head, Heir, LogOptions, MAX_BATCH, MAX_OPEN_INTENTS, MAX_PAYLOAD_BYTES, OUTCOME_RESERVE, ReceiptLog,
+    Recovered, StoredLeaf,
 };

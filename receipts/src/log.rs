@@ -148,8 +148,11 @@ pub struct Recovered {
 pub struct ReceiptLog {
     shared: Arc<Shared>,
     thread: Mutex<Option<JoinHandle<()>>>,
-    _lock: Box<dyn DiskLock>,
+    lock: Mutex<Option<Box<dyn DiskLock>>>,
 }
+
+/// Who records the outcomes that a log gets after it was handed over. Called under a lock: it must not block.
+pub type Heir = Box<dyn Fn(OutcomeEntry) + Send>;
 
 /// What the callers and the sync thread share. Lock order: `writer` before `wake`.
 struct Shared {
@@ -190,7 +193,7 @@ impl ReceiptLog {
             indexes: Mutex::new(HashMap::new()),
         });
         let thread = sync::spawn(Arc::clone(&shared)).map_err(|e| LogError::io("start the sync thread", &e))?;
-        Ok((Arc::new(Self { shared, thread: Mutex::new(Some(thread)), _lock: lock }), recovered))
+        Ok((Arc::new(Self { shared, thread: Mutex::new(Some(thread)), lock: Mutex::new(Some(lock)) }), recovered))
     }
 
     /// Records leaves: at most [`MAX_BATCH`], all or none.
@@ -327,6 +330,24 @@ impl ReceiptLog {
         {
             tracing::error!("receipt sync thread ended abnormally");
         }
+    }
+
+    /// Ends this process's writing and frees the directory for the next writer. Everything so far
+    /// is recorded and synced as by [`ReceiptLog::shutdown`]; outcomes that come later go to `heir`.
+    ///
+    /// Returns the intents that still wait for their outcome, which the next writer is told with
+    /// [`ReceiptLog::expect`].
+    pub fn hand_over(&self, heir: Heir) -> Vec<u64> {
+        self.shared.wake.lock().heir = Some(heir);
+        self.shutdown();
+        // Last: from here on the directory is somebody else's.
+        drop(self.lock.lock().take());
+        self.shared.writer.lock().open()
+    }
+
+    /// Keeps room for the outcomes of intents that an earlier writer still has in flight.
+    pub fn expect(&self, intents: &[u64]) {
+        self.shared.writer.lock().expect(intents);
     }
 
     /// The node this log belongs to.

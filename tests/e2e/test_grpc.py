@@ -89,7 +89,7 @@ def port(service: Service) -> Iterator[int]:
 def rpc(tmp_path_factory: pytest.TempPathFactory, port: int) -> Iterator[Gateway]:
     url = f"http://127.0.0.1:{port}"
     routes = [
-        Route("rpc", url, **GENERIC, listen="127.0.0.1:0", more={"grpc": True}),
+        Route("rpc", url, **GENERIC, hosts=["rpc.test"], listen="127.0.0.1:0", more={"grpc": True}),
         Route("closed", url, **GENERIC, more={"http2": True}),
     ]
     made = Gateway(tmp_path_factory.mktemp("rpc"), routes, [Credential(CANARY)])
@@ -164,6 +164,23 @@ def test_streams_go_on_message_by_message(channel: grpc.Channel, agent: Agent) -
     numbers = (str(number).encode() for number in range(100))
     total = channel.stream_unary("/test.Service/Sum")(numbers, metadata=metadata(agent), timeout=20)
     assert total == b"4950"
+
+
+def test_a_client_that_knows_only_the_forward_proxy(rpc: Gateway, agent: Agent, service: Service) -> None:
+    """`CONNECT`, TLS ended by the gateway, gRPC inside: trailers, streams, and the door on record."""
+    trusted = grpc.ssl_channel_credentials(rpc.ca.read_bytes())
+    with grpc.secure_channel("rpc.test:443", trusted, options=[("grpc.http_proxy", rpc.proxy(agent))]) as channel:
+        answer, call = channel.unary_unary("/test.Service/Echo").with_call(b"hello", timeout=20)
+        assert answer == b"hello" and dict(call.trailing_metadata())["x-checksum"] == "5"
+        assert service.seen[-1][1]["authorization"] == BEARER
+        assert rpc.leaf_of(dict(call.initial_metadata())["aegis-receipt"])["door"] == "connect"
+        late = []
+        for message in channel.unary_stream("/test.Service/Count")(b"8", timeout=20):
+            late.append(time.monotonic() - float(message.split()[1]))
+        assert len(late) == 8 and sorted(late)[-2] < 0.05, late
+        with pytest.raises(grpc.RpcError) as failed:
+            channel.unary_unary("/test.Service/Fail")(b"x", timeout=20)
+        assert failed.value.code() == grpc.StatusCode.FAILED_PRECONDITION
 
 
 def test_a_conversation_never_waits_for_a_held_back_byte(channel: grpc.Channel, agent: Agent) -> None:

@@ -3,6 +3,7 @@
 from __future__ import annotations
 
 import socket
+import subprocess
 import threading
 import time
 from collections.abc import Iterator
@@ -12,7 +13,7 @@ import requests
 
 from conftest import CANARY
 from e2e.test_upstream import outcome_of
-from harness import canary, raw
+from harness import canary, environment, raw
 from harness.gateway import Agent, Credential, Gateway, Route
 from upstreams.h2_origin import H2Origin
 from upstreams.paced_origin import PacedOrigin
@@ -40,7 +41,7 @@ def streams(tmp_path_factory: pytest.TempPathFactory, paced: PacedOrigin, h2: H2
     """Generic routes to both, where everything is permitted."""
     generic = {"connector": "http", "default_trust": "trusted_internal_signed"}
     routes = [
-        Route("paced", paced.url, **generic),
+        Route("paced", paced.url, **generic, hosts=["paced.test"]),
         Route("h2", h2.url, **generic, more={"http2": True}),
         Route("bare", paced.url, **{**generic, "credential": None}),
     ]
@@ -98,6 +99,23 @@ def test_events_arrive_as_they_are_sent(streams: Gateway, agent: Agent) -> None:
     assert len(late) == 10
     # The same clock on both ends. One hiccup of a busy machine is not a held-back event.
     assert sorted(late)[-2] < 0.05, late
+
+
+@pytest.mark.parametrize("version", ["1.1", "2"])
+def test_events_arrive_as_they_are_sent_through_a_tunnel(version: str, streams: Gateway, agent: Agent) -> None:
+    """The same by `CONNECT`, TLS ended by the gateway, HTTP/2 inside."""
+    command = [environment.tool("curl"), "-sS", "-N", "--max-time", "30", f"--http{version}", "--noproxy", ""]
+    command += ["--proxy", streams.proxy(agent), "--cacert", str(streams.ca), "-w", "%{stderr}%{http_version}"]
+    late = []
+    with subprocess.Popen(
+        [*command, "https://paced.test/sse/10/150"], stdout=subprocess.PIPE, stderr=subprocess.PIPE, env=environment.clean()
+    ) as client:
+        assert client.stdout and client.stderr
+        for line in client.stdout:
+            if line.startswith(b"data: "):
+                late.append(time.monotonic() - float(line.split()[2]))
+        assert client.stderr.read().decode() == version
+    assert len(late) == 10 and sorted(late)[-2] < 0.05, late
 
 
 def test_an_upload_is_passed_on_while_it_comes(streams: Gateway, agent: Agent, paced: PacedOrigin) -> None:

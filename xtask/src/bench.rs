@@ -18,12 +18,16 @@ use std::{
     time::{Duration, Instant},
 };
 
+use crate::test;
 use fixture::Fixture;
 use machine::Machine;
 use report::Report;
 
 /// Builds, starts everything on loopback, measures, prints the table.
 pub fn run(args: &[&str]) -> Result<(), String> {
+    if let ["connections", more @ ..] = args {
+        return connections(more);
+    }
     let options = Options::read(args)?;
     let machine = Machine::prepare()?;
     if options.build {
@@ -44,6 +48,19 @@ pub fn run(args: &[&str]) -> Result<(), String> {
         progress("docs/performance.md is written");
     }
     Ok(())
+}
+
+/// Connections that do nothing, or too little, beside those who behave: `tests/bench/connections.py`
+/// on the release build.
+fn connections(more: &[&str]) -> Result<(), String> {
+    let options = Options::read(&[])?;
+    build(&options)?;
+    let interpreter = test::install(&options.root)?.value;
+    let script = options.root.join("tests").join("bench").join("connections.py");
+    let mut command = Command::new(interpreter);
+    command.arg(script).args(more).env("AEGIS_BIN", options.binaries().join("aegis"));
+    let status = command.status().map_err(|e| format!("connections.py: {e}"))?;
+    if status.success() { Ok(()) } else { Err("the limits do not hold".to_owned()) }
 }
 
 /// What was asked for.

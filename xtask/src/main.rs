@@ -27,5 +27,6 @@ fn main() -> ExitCode {
 const USAGE: &str = "usage: cargo xtask <command>
 
   bench [--quick] [--json] [--write]              what the gateway costs beside nginx and bare Pingora
+  bench connections [--idle N] [--slow N]         what idle and slow connections cost
   catalog github [--check]                        regenerate the catalog, or only compare
   test [--rust | --e2e] [-- <pytest arguments>]   everything, or one half of it";

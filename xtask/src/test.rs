@@ -133,7 +133,8 @@ fn build(root: &Path) -> Result<Report<()>, String> {
     if ok { Ok(Report { value: (), detail: "dev profile".into() }) } else { Err("does not compile".into()) }
 }
 
-fn install(root: &Path) -> Result<Report<PathBuf>, String> {
+/// The interpreter of the test environment, which is installed where it is not.
+pub fn install(root: &Path) -> Result<Report<PathBuf>, String> {
     let script = root.join("tests").join("install.py");
     let output = Command::new("python3")
         .arg(script)
@@ -194,8 +195,10 @@ fn root() -> PathBuf {
     Path::new(env!("CARGO_MANIFEST_DIR")).parent().map_or_else(|| PathBuf::from("."), Path::to_path_buf)
 }
 
-struct Report<T> {
-    value: T,
+/// What a step gave, and a word about it.
+pub struct Report<T> {
+    /// What it gave.
+    pub value: T,
     detail: String,
 }
 

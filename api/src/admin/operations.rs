@@ -48,6 +48,15 @@ pub(crate) async fn reload(
 /// Whether the gateway can do its work: store, log and vaults. 503 says which cannot.
 #[utoipa::path(get, path = "/ready", tag = "operations", responses((status = 200, body = Ready)))]
 pub(crate) async fn ready(State(broker): State<Arc<Broker>>) -> Result<Json<Ready>, Failure> {
+    let checks = checks(&broker).await;
+    match checks.iter().all(|c| c.ok) {
+        true => Ok(Json(Ready { status: "ready".into(), checks })),
+        false => Err(ApiError::NotReady(checks).into()),
+    }
+}
+
+/// Asks store, log and vaults.
+pub(crate) async fn checks(broker: &Broker) -> Vec<Check> {
     let mut checks = Vec::new();
     let mut note = |name: String, problem: Option<String>| {
         if let Some(cause) = &problem {
@@ -63,10 +72,7 @@ pub(crate) async fn ready(State(broker): State<Arc<Broker>>) -> Result<Json<Read
     for (name, vault) in &broker.vaults {
         note(format!("vault:{name}"), vault.health().await.err().map(|e| e.to_string()));
     }
-    match checks.iter().all(|c| c.ok) {
-        true => Ok(Json(Ready { status: "ready".into(), checks })),
-        false => Err(ApiError::NotReady(checks).into()),
-    }
+    checks
 }
 
 /// Prometheus text. Label values come from configuration and closed lists only.

@@ -176,6 +176,9 @@ async fn nothing_happens_that_cannot_be_recorded_and_it_recovers_by_itself() {
     ready.is_problem(503, "not_ready");
     assert_eq!(ready.str("/detail"), "not ready: log");
     assert_eq!(ready.body["checks"][0], json!({"name": "store", "ok": true}));
+    let outside = rig.call(To::Agents, Method::GET, "/ready", "", None).await;
+    outside.is_problem(503, "not_ready");
+    assert!(!outside.text.contains("log") && !outside.text.contains("store"), "{}", outside.text);
     let put = async || rig.admin(Method::PUT, "/v1/credentials/shop", Some(json!({"value": "hunter22"}))).await;
     put().await.is_problem(503, "not_recorded");
     let listed = rig.admin(Method::GET, "/v1/credentials", None).await;

@@ -29,9 +29,7 @@ async fn agents_door_knows_agents_only() {
 async fn admins_paths_are_not_at_the_agents_door_nor_the_other_way_round() {
     let rig = Rig::new().await;
     let (_, token) = rig.enrol("a").await;
-    for path in
-        ["/v1/agents", "/v1/approvals", "/v1/decisions", "/v1/receipts", "/v1/credentials", "/metrics", "/ready"]
-    {
+    for path in ["/v1/agents", "/v1/approvals", "/v1/decisions", "/v1/receipts", "/v1/credentials", "/metrics"] {
         for token in [&token, &rig.admin] {
             rig.call(To::Agents, Method::GET, path, token, None).await.is_problem(404, "no_such_path");
         }
@@ -173,6 +171,9 @@ async fn operations_say_what_works() {
     assert_eq!(ready.status, 200);
     let names: Vec<_> = ready.body["checks"].as_array().unwrap().iter().map(|c| c["name"].as_str().unwrap()).collect();
     assert_eq!(names, ["store", "log", "vault:embedded"]);
+    let outside = rig.call(To::Agents, Method::GET, "/ready", "", None).await;
+    assert_eq!(outside.status, 200);
+    assert_eq!(outside.body["checks"], serde_json::json!([]), "the state of each part is the admins' to know");
     let metrics = rig.call(To::Admins, Method::GET, "/metrics", "", None).await;
     assert!(metrics.header("content-type").starts_with("text/plain"));
     let leaves = rig.broker.log.head().next_seq;

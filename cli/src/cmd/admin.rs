@@ -10,7 +10,7 @@ use crate::{
     gateway::{Gateway, Parts},
     logging,
     reload::Files,
-    state,
+    state::{self, Held},
 };
 
 /// Works on the state folder itself, so it needs the gateway stopped and the folder's owner.
@@ -24,7 +24,7 @@ pub enum Command {
 pub async fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
     let Command::Reset = command;
     let config = context.config()?;
-    let held = serve::hold(&config)?;
+    let held = Held::alone(&config.state)?;
     let sources = Files::of(&config).read().map_err(CliError::Problems)?;
     let gateway = Gateway::open(&config, held, Parts { sources, decisions: logging::decisions(serve::QUIET) }).await?;
     let done = gateway.reset_admin(&config).await;

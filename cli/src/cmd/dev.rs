@@ -14,9 +14,10 @@ use crate::{
     gateway::{self, Gateway, Parts},
     logging,
     output::{BOLD, DIM, paint},
-    process::{self, StopSignals},
+    process::{self, Signals},
     reload::{self, Files},
-    shipped, state,
+    shipped,
+    state::{self, Held},
 };
 
 /// Makes keys, an admin token, an approver with a token, routes and policies in a folder of its own,
@@ -48,11 +49,12 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     if !config.admin_listen.ip().is_loopback() && !config.danger_admin_non_loopback {
         return Err(CliError::usage(format!("`{}` is not a loopback address", config.admin_listen)));
     }
-    let stop = StopSignals::catch()?;
+    let mut signals = Signals::catch()?;
     logging::start(config.log);
     process::survive_file_size_limit()?;
+    process::raise_open_files();
     let sources = Files::of(&config).read().map_err(CliError::Problems)?;
-    let held = serve::hold(&config)?;
+    let held = Held::alone(&config.state)?;
     let gateway = Gateway::open(&config, held, Parts { sources, decisions: logging::decisions(config.log) }).await?;
     gateway.ensure_admin(&config).await?;
     gateway.ensure_approver(&config, "local", APPROVER_GROUP).await?;
@@ -62,7 +64,8 @@ pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     if !context.out.json {
         anstream::print!("{}", next_commands(&file, running.listen));
     }
-    serve::until_stopped(running, stop).await
+    signals.stop().await;
+    serve::stop(running).await
 }
 
 /// Writes what is missing in the folder; the configuration file.

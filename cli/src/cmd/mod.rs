@@ -22,6 +22,7 @@ mod why;
 use std::{path::PathBuf, process::ExitCode};
 
 use clap::{Parser, Subcommand};
+use parking_lot::Mutex;
 use serde_json::{Value, json};
 
 use crate::{
@@ -29,6 +30,7 @@ use crate::{
     config::Config,
     error::CliError,
     output::Output,
+    process::Given,
 };
 
 /// Lets AI agents use GitHub and other APIs without holding a credential.
@@ -116,12 +118,18 @@ pub struct Context {
     /// How to print.
     pub out: Output,
     config: Option<PathBuf>,
+    given: Mutex<Given>,
 }
 
 impl Context {
     /// The configuration file, read.
     pub fn config(&self) -> Result<Config, CliError> {
         Config::load(self.config.as_deref())
+    }
+
+    /// Listening sockets that a supervisor opened; once.
+    pub fn given(&self) -> Given {
+        std::mem::take(&mut self.given.lock())
     }
 
     /// The same where nothing was named and there may be none.
@@ -156,8 +164,8 @@ pub fn run_alone(cli: &Cli) -> Option<ExitCode> {
 }
 
 /// Runs the subcommand.
-pub async fn run(cli: Cli) -> Result<ExitCode, CliError> {
-    let context = Context { out: Output { json: cli.json }, config: cli.config };
+pub async fn run(cli: Cli, given: Given) -> Result<ExitCode, CliError> {
+    let context = Context { out: Output { json: cli.json }, config: cli.config, given: Mutex::new(given) };
     match cli.command {
         Command::Demo(args) => demo::run(args, &context).await,
         Command::Dev(args) => dev::run(args, &context).await,

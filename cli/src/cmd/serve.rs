@@ -3,67 +3,110 @@
 use std::process::ExitCode;
 
 use aegis_broker::decision_log::LogFormat;
+use aegis_proxy::{Connections, Sockets};
 use serde_json::json;
 
 use super::Context;
 use crate::{
     config::Config,
     error::CliError,
-    gateway::{self, Gateway, NewAdmin, Parts, Running},
+    gateway::{self, Gateway, NewAdmin, Parts, Prepared, Running},
+    handover::{self, Control, End, Estate, Taken},
     logging,
     output::{BOLD, DIM, paint},
-    process::{self, StopSignals},
+    process::{self, Program, Signals},
     reload::{self, Files},
     state::{self, Held},
+    supervisor,
 };
 
 /// Routes and policies are read again when their files change, and on SIGHUP; a bad file keeps the
 /// old ones in force and is reported with its lines. SIGTERM and SIGINT stop accepting, wait up to
-/// ten seconds for what is in flight, and sync the record.
+/// ten seconds for what is in flight, and sync the record. SIGUSR2 starts the program anew, which
+/// takes over without a connection refused or a request lost.
 #[derive(Debug, clap::Args)]
 #[command(after_help = "\
 Examples:
   aegis serve --config /etc/aegis/aegis.toml
-  aegis serve --json        one JSON line with the addresses once it listens")]
-pub struct Args {}
+  aegis serve --json        one JSON line with the addresses once it listens
+  aegis serve --takeover    from the gateway that serves on the same state folder")]
+pub struct Args {
+    /// Take sockets, record and state over from the gateway that has them; start as usual where there is none
+    #[arg(long)]
+    takeover: bool,
+}
 
-/// Serves until a signal.
-pub async fn run(_: Args, context: &Context) -> Result<ExitCode, CliError> {
+/// Serves until a signal, or until another process has taken over.
+pub async fn run(args: Args, context: &Context) -> Result<ExitCode, CliError> {
     let config = context.config()?;
-    let stop = StopSignals::catch()?;
-    let (running, new_admin) = start(&config).await?;
+    let program = Program::own()?;
+    let mut signals = Signals::catch()?;
+    let mut running = start(&config, args.takeover, context).await?;
+    loop {
+        tokio::select! {
+            upgrade = signals.any() => match upgrade {
+                true => program.start_again("--takeover"),
+                false => return stop(running).await,
+            },
+            taker = running.taker() => match handover::hand_over(running, taker, &config).await? {
+                End::Kept(same) => running = *same,
+                End::Gone(afterwards) => {
+                    afterwards.last(&mut signals).await;
+                    tracing::info!(event = "stopped", "everything in flight has ended");
+                    return Ok(ExitCode::SUCCESS);
+                }
+            },
+        }
+    }
+}
+
+/// Everything that can be wrong is found before the state folder is touched, or asked for.
+async fn start(config: &Config, takeover: bool, context: &Context) -> Result<Running, CliError> {
+    logging::start(config.log);
+    process::survive_file_size_limit()?;
+    process::raise_open_files();
+    let sources = Files::of(config).read().map_err(CliError::Problems)?;
+    let prepared = Prepared::new(Parts { sources, decisions: logging::decisions(config.log) })?;
+    let taken = if takeover { handover::take(config).await? } else { None };
+    let (sockets, estate, control) = match taken.map(Taken::into_parts) {
+        Some((sockets, estate, control)) => (sockets, estate, Some(control)),
+        None => (Sockets::given(context.given()), Estate::default(), None),
+    };
+    let (running, new_admin) = open(config, prepared, sockets, estate).await?;
+    let took_over = control.is_some();
+    if let Some(control) = control {
+        Control::ready(control).await;
+    }
+    supervisor::ready(took_over);
     announce(&running, context)?;
     if new_admin == NewAdmin::Made && !context.out.json {
         anstream::println!("  a new admin token is in {}", config.in_state(state::ADMIN_TOKEN).display());
     }
-    until_stopped(running, stop).await
+    Ok(running)
 }
 
 /// A gateway that answers, on the folder that the configuration names.
-pub async fn start(config: &Config) -> Result<(Running, NewAdmin), CliError> {
-    logging::start(config.log);
-    process::survive_file_size_limit()?;
-    let sources = Files::of(config).read().map_err(CliError::Problems)?;
-    let held = hold(config)?;
-    let parts = Parts { sources, decisions: logging::decisions(config.log) };
-    let gateway = Gateway::open(config, held, parts).await?;
+async fn open(
+    config: &Config,
+    prepared: Prepared,
+    sockets: Sockets,
+    estate: Estate,
+) -> Result<(Running, NewAdmin), CliError> {
+    let gateway = Gateway::open_prepared(config, Held::alone(&config.state)?, prepared).await?;
+    gateway.broker.log.expect(&estate.open);
+    gateway.broker.take_up_decisions(estate.decisions);
     let new_admin = gateway.ensure_admin(config).await?;
     reload::report(&gateway.warnings);
-    Ok((gateway::serve(gateway, config).await?, new_admin))
-}
-
-/// The state folder, for this process alone.
-pub fn hold(config: &Config) -> Result<Held, CliError> {
-    Held::take(&config.state)?.ok_or_else(|| {
-        let at = state::admin_address(&config.state).map(|a| format!(" (its admin API is at {a})")).unwrap_or_default();
-        CliError::failed(format!("another gateway has `{}` open{at}", config.state.display()))
-    })
+    let connections = Connections::new(config.limits.clone());
+    connections.keep_time();
+    Ok((gateway::serve_on(gateway, config, sockets, connections).await?, new_admin))
 }
 
 /// Tells where it listens; with `--json` as one line, flushed.
 pub fn announce(running: &Running, context: &Context) -> Result<(), CliError> {
     let line = json!({
         "event": "listening",
+        "pid": std::process::id(),
         "listen": running.listen.to_string(),
         "admin": running.admin.to_string(),
         "tls": running.tls.map(|at| at.to_string()),
@@ -88,9 +131,9 @@ pub fn announce(running: &Running, context: &Context) -> Result<(), CliError> {
     })
 }
 
-/// Waits for SIGTERM or SIGINT, then drains.
-pub async fn until_stopped(running: Running, stop: StopSignals) -> Result<ExitCode, CliError> {
-    stop.wait().await;
+/// Drains.
+pub async fn stop(running: Running) -> Result<ExitCode, CliError> {
+    supervisor::stopping();
     tracing::info!(event = "stopping", "no new requests; waiting for those in flight");
     running.stop().await;
     tracing::info!(event = "stopped", "the record is synced");

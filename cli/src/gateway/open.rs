@@ -7,19 +7,20 @@ use std::{
 use aegis_action::Clock;
 use aegis_broker::{
     Broker, Parts as BrokerParts, StartError,
+    authorize::CarriedDecision,
     config::Problem,
     decision_log::DecisionLog,
     env::Env,
     metrics::Metrics,
     sealer,
     secret::Secret,
-    snapshot::{Grammars, Sources},
+    snapshot::{Grammars, Snapshot, Sources},
     store::PersonRole,
     token::TokenHasher,
     vault::Vault,
 };
 use aegis_proxy::{CaOptions, Dialer, Provided};
-use aegis_receipts::{LogOptions, RealDisk, ReceiptLog};
+use aegis_receipts::{Heir, LogOptions, RealDisk, ReceiptLog};
 use aegis_store::SqliteStore;
 use aegis_vault_adapters::{EmbeddedVault, EnvVault, FileOptions, FileVault, MasterKey, OsEntropy, Sealer};
 use zeroize::Zeroizing;
@@ -42,7 +43,34 @@ pub struct Gateway {
     /// Roots and certificates, opened when they are first needed.
     pub ca: Arc<Ca>,
     store: SqliteStore,
+    vault: EmbeddedVault,
     held: Held,
+}
+
+/// What a process still owes, and is owed, when it has let go of everything else.
+pub struct Released {
+    /// Intents without an outcome.
+    pub open: Vec<u64>,
+    /// SDK decisions whose callers will report.
+    pub decisions: Vec<CarriedDecision>,
+}
+
+/// Routes and policies that can be used, checked before anything is opened.
+pub struct Prepared {
+    grammars: Grammars,
+    snapshot: Snapshot,
+    warnings: Vec<Problem>,
+    decisions: DecisionLog,
+}
+
+impl Prepared {
+    /// Loads catalogs and policies, which takes the most part of a start.
+    pub fn new(parts: Parts) -> Result<Self, CliError> {
+        let grammars = Grammars::load();
+        let built = Snapshot::build(&parts.sources, &grammars);
+        let (snapshot, warnings) = built.map_err(|problems| CliError::Problems(crate::reload::errors(&problems)))?;
+        Ok(Self { grammars, snapshot, warnings, decisions: parts.decisions })
+    }
 }
 
 /// What differs between a served gateway, a command without one, and the demo.
@@ -65,6 +93,11 @@ pub enum NewAdmin {
 impl Gateway {
     /// Opens the state folder of `held`, making what is missing: keys, log, database, admin.
     pub async fn open(config: &Config, held: Held, parts: Parts) -> Result<Self, CliError> {
+        Self::open_prepared(config, held, Prepared::new(parts)?).await
+    }
+
+    /// The same with routes and policies that were checked before.
+    pub async fn open_prepared(config: &Config, held: Held, prepared: Prepared) -> Result<Self, CliError> {
         let env = Env::system();
         let vault = embedded_vault(config, env.clock.clone()).await?;
         let root = vault.root_key();
@@ -72,29 +105,26 @@ impl Gateway {
         let store = SqliteStore::open(&config.in_state(DATABASE)).await.map_err(failed)?;
         let dialer = Dialer::new();
         let ca = ca_options(config, Arc::new(RootSealer(root.sealer(CA))));
-        let started = Broker::start(
+        let started = Broker::start_with(
             BrokerParts {
-                vaults: vaults(config, vault, &env)?,
+                vaults: vaults(config, vault.clone(), &env)?,
                 env,
                 log: log.clone(),
                 store: Arc::new(store.clone()),
                 sealer: Arc::new(RootSealer(root.sealer(PAYLOADS))),
                 hasher: TokenHasher::new(root.derive_key(TOKENS)),
                 upstream: dialer.clone(),
-                grammars: Grammars::load(),
+                grammars: prepared.grammars,
                 metrics: Metrics::new().map_err(failed)?,
-                decisions_log: parts.decisions,
+                decisions_log: prepared.decisions,
                 tenant: TENANT.to_owned(),
             },
-            &parts.sources,
+            prepared.snapshot,
         )
         .await;
-        let (broker, warnings) = started.map_err(|e| match e {
-            StartError::Config(problems) => CliError::Problems(crate::reload::errors(&problems)),
-            other @ StartError::Unrecorded(_) => failed(other),
-        })?;
+        let broker = started.map_err(|e| failed(StartError::Unrecorded(e)))?;
         let ca = Ca::new(ca, broker.clone());
-        Ok(Self { broker, dialer, warnings, ca, store, held })
+        Ok(Self { broker, dialer, warnings: prepared.warnings, ca, store, vault, held })
     }
 
     /// Makes an admin where there is none yet, with its token in the state folder.
@@ -142,12 +172,34 @@ impl Gateway {
         self.held.publish(listen, admin)
     }
 
-    /// Records what is queued, syncs the log and closes the database.
-    pub async fn close(self) {
+    /// Lets another process have log, vault, database and state folder. Outcomes that come later are the heir's.
+    ///
+    /// The outbox is drained by one of the two only: here for the last time before the log is given
+    /// up, there for the first time after it was opened.
+    pub async fn release(self, heir: Heir) -> Released {
+        self.record_queued().await;
+        let decisions = self.broker.carry_decisions();
+        let log = self.broker.log.clone();
+        let open = tokio::task::spawn_blocking(move || log.hand_over(heir)).await.unwrap_or_default();
+        // A connection that is still busy keeps its own time; the next process can open the file beside it.
+        let _ = tokio::time::timeout(CLOSE, self.store.close()).await;
+        if let Err(error) = self.vault.close().await {
+            tracing::error!(%error, "the vault cannot be given up");
+        }
+        drop(self.held);
+        Released { open, decisions }
+    }
+
+    async fn record_queued(&self) {
         self.broker.flush_refusals();
         if let Err(error) = self.broker.drain_outbox().await {
             tracing::error!(%error, "transitions could not be recorded; the next start records them");
         }
+    }
+
+    /// Records what is queued, syncs the log and closes the database.
+    pub async fn close(self) {
+        self.record_queued().await;
         let log = self.broker.log.clone();
         let _ = tokio::task::spawn_blocking(move || log.shutdown()).await;
         self.store.close().await;
@@ -256,10 +308,10 @@ fn failed(error: impl std::fmt::Display) -> CliError {
     CliError::failed(error.to_string())
 }
 
-/// How long a request in flight may take after a stop was asked for.
-pub const DRAIN: Duration = Duration::from_secs(10);
 /// Folder of the receipt log in the state folder.
 pub const RECEIPTS: &str = "receipts";
+/// How long the database may take to close.
+const CLOSE: Duration = Duration::from_secs(2);
 const DATABASE: &str = "aegis.db";
 const VAULT: &str = "vault";
 const TENANT: &str = "default";

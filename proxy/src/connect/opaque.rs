@@ -2,7 +2,6 @@
 //! its agent may act no more.
 
 use std::{
-    net::IpAddr,
     sync::{
         Arc,
         atomic::{AtomicI64, AtomicU64, Ordering},
@@ -18,7 +17,6 @@ use aegis_broker::{
 };
 use aegis_receipts::{OutcomeState, Transfer};
 use http::StatusCode;
-use pingora_core::{protocols::l4::stream::Stream as L4Stream, server::ShutdownWatch};
 use tokio::{
     io::{AsyncRead, AsyncReadExt as _, AsyncWrite, AsyncWriteExt as _},
     net::TcpStream,
@@ -26,7 +24,15 @@ use tokio::{
 };
 
 use super::Wanted;
-use crate::{exchange::Exchange, front::Front, reply::Reply, upstream};
+use crate::{
+    caller::Caller,
+    connections::{Life, Mode},
+    exchange::Exchange,
+    front::Front,
+    lifeline::GATEWAY_STOPPED,
+    reply::Reply,
+    upstream,
+};
 
 /// A tunnel that policies permitted, connected.
 pub(super) struct Opened {
@@ -90,14 +96,8 @@ struct Moved {
 
 impl Opened {
     /// Moves bytes until either side, the agent's standing, idleness or the process ends it.
-    pub(super) async fn run(
-        self,
-        front: &Front,
-        stream: L4Stream,
-        wanted: &Wanted,
-        peer: Option<IpAddr>,
-        shutdown: &ShutdownWatch,
-    ) {
+    pub(super) async fn run(self, front: &Front, caller: Caller, wanted: &Wanted) {
+        let Caller { stream, place } = caller;
         let Self { mut upstream, ticket, idle } = self;
         let broker = &front.broker;
         let moved = Moved::default();
@@ -110,16 +110,14 @@ impl Opened {
                 pump(&mut there_in, &mut agent_out, &moved.received, &moved.last, broker),
             )
         };
-        let mut stopping = shutdown.clone();
         let (state, why) = tokio::select! {
             ends = both => match ends {
                 (true, true) => (OutcomeState::Completed, None),
                 // Cut off by one of them: what the other got is not known here.
                 _ => (OutcomeState::Unknown, None),
             },
-            () = contained(broker, wanted, peer) => (OutcomeState::Unknown, Some("agent_contained")),
+            why = ended(broker, wanted, &place, &moved.last) => (OutcomeState::Unknown, Some(why)),
             () = idled(broker, &moved.last, idle) => (OutcomeState::Completed, Some("idle")),
-            _ = stopping.wait_for(|stop| *stop) => (OutcomeState::Unknown, Some("gateway_stopped")),
         };
         let transfer =
             |count: &AtomicU64| Some(Transfer { bytes: count.load(Ordering::Relaxed), frames: None, sha256: None });
@@ -156,14 +154,24 @@ async fn pump(
     }
 }
 
-/// Returns once the agent may act no more.
-async fn contained(broker: &Broker, wanted: &Wanted, peer: Option<IpAddr>) {
+/// Returns once the agent may act no more, or the process has no more time, or none to wait for silence.
+async fn ended(broker: &Broker, wanted: &Wanted, life: &Life, last: &AtomicI64) -> &'static str {
     let mut every = interval(LOOK);
     every.set_missed_tick_behavior(MissedTickBehavior::Delay);
     loop {
         every.tick().await;
-        if broker.auth.agent(&wanted.token, peer, broker.env.clock.now()).await.is_err() {
-            return;
+        let (mode, now) = (life.all().mode(), broker.env.clock.now());
+        let refused = match mode {
+            // Tokens are the successor's to look up; it tells what becomes of the agent.
+            Mode::Moving => wanted.identity.refusal(now).is_some(),
+            _ => broker.auth.agent(&wanted.token, life.origin().peer, now).await.is_err(),
+        };
+        if refused {
+            return "agent_contained";
+        }
+        let quiet = now.0.saturating_sub(last.load(Ordering::Relaxed)) >= QUIET;
+        if mode == Mode::Ending || mode == Mode::Closing && quiet {
+            return GATEWAY_STOPPED;
         }
     }
 }
@@ -183,4 +191,6 @@ async fn idled(broker: &Broker, last: &AtomicI64, idle: Duration) {
 const CONNECT_TIME: Duration = Duration::from_secs(10);
 /// How often the agent's standing is looked at; a look is a look-up in memory.
 const LOOK: Duration = Duration::from_secs(1);
+/// A stop does not wait for a tunnel in which nothing has moved for so many milliseconds.
+const QUIET: i64 = 1000;
 const BUFFER: usize = 16 * 1024;

@@ -4,7 +4,7 @@ use std::time::Instant;
 
 use aegis_action::{MAX_SAFE_INTEGER, Timestamp};
 
-use super::{MAX_OPEN_INTENTS, Shared};
+use super::{Heir, MAX_OPEN_INTENTS, Shared};
 use crate::leaf::{LeafBody, MAX_LEAF_BYTES, OutcomeEntry, Transfer, entry_bytes};
 
 /// What the sync thread is woken for.
@@ -22,6 +22,16 @@ pub(super) struct Wake {
     pub closing: bool,
     /// The thread has ended.
     pub ended: bool,
+    /// Who records outcomes that come after the end.
+    pub heir: Option<Heir>,
+}
+
+impl Wake {
+    /// Ends the queue unless something is in it: what comes from here on is the heir's.
+    pub fn finish(&mut self) -> bool {
+        self.ended = self.queue.is_empty();
+        self.ended
+    }
 }
 
 impl Shared {
@@ -37,6 +47,12 @@ impl Shared {
     pub fn queue_outcome(&self, mut outcome: OutcomeEntry) {
         bound(&mut outcome);
         let mut wake = self.wake.lock();
+        if wake.ended
+            && let Some(heir) = &wake.heir
+        {
+            heir(outcome);
+            return;
+        }
         // One per intent in flight always fits; more can only be outcomes of no such intent.
         if wake.ended || wake.queue.len() >= 2 * MAX_OPEN_INTENTS {
             tracing::error!(

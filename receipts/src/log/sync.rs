@@ -77,8 +77,8 @@ impl Syncer {
             if closing {
                 let since = *closing_since.get_or_insert_with(Instant::now);
                 self.gave_up |= since.elapsed() > PATIENCE_AT_END;
-                let drained = self.held.is_empty() && self.shared.wake.lock().queue.is_empty();
-                if self.gave_up || drained && self.shared.writer.lock().unsynced.is_empty() {
+                let drained = self.held.is_empty() && self.shared.writer.lock().unsynced.is_empty();
+                if self.gave_up || drained && self.shared.wake.lock().finish() {
                     return self.end();
                 }
             }
@@ -230,7 +230,7 @@ impl Syncer {
     }
 
     fn end(&mut self) {
-        if self.gave_up {
+        if self.gave_up && !self.leave_to_heir() {
             tracing::error!(
                 outcomes = self.held.len(),
                 "the receipt log was shut down while the disk refused; intents without outcome read `unknown`"
@@ -242,6 +242,23 @@ impl Syncer {
         if let Err(e) = synced {
             tracing::warn!(error = %e, "the head file could not be synced");
         }
+    }
+
+    /// What the disk refused to the last is the heir's to record, where there is one.
+    fn leave_to_heir(&mut self) -> bool {
+        let mut wake = self.shared.wake.lock();
+        wake.ended = true;
+        let queue = std::mem::take(&mut wake.queue);
+        let Some(heir) = &wake.heir else { return false };
+        for leaf in self.held.drain(..) {
+            match leaf {
+                LeafBody::Outcome(entry) => heir(entry),
+                LeafBody::Outcomes(entries) => entries.into_iter().for_each(heir),
+                _ => {}
+            }
+        }
+        queue.into_iter().for_each(heir);
+        true
     }
 }
 

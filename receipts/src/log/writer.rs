@@ -348,6 +348,18 @@ impl Writer {
     pub fn close(&mut self) {
         self.closed = true;
     }
+
+    /// Intents whose outcome somebody else will bring count as in flight from here on.
+    pub fn expect(&mut self, intents: &[u64]) {
+        let now = self.clock.now().0;
+        let known = self.chain.next_seq;
+        let room = MAX_OPEN_INTENTS.saturating_sub(self.open.len());
+        self.open.extend(intents.iter().filter(|seq| **seq < known).take(room).map(|seq| (*seq, now)));
+    }
+
+    pub fn open(&self) -> Vec<u64> {
+        self.open.keys().copied().collect()
+    }
     pub fn next_seq(&self) -> u64 {
         self.chain.next_seq
     }

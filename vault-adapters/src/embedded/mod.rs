@@ -44,8 +44,8 @@ struct Inner {
     current: RwLock<Arc<Contents>>,
     /// Held while a change is made and written, so that no change is lost.
     writing: Mutex<()>,
-    /// Holds the exclusive lock until the last clone goes.
-    _lock: File,
+    /// Holds the exclusive lock until the vault is closed or the last clone goes.
+    lock: Mutex<Option<File>>,
 }
 
 /// Disk, clock and randomness.
@@ -87,7 +87,26 @@ impl EmbeddedVault {
         let sealer = root.sealer_with(VALUES, parts.entropy.clone());
         let current = RwLock::new(Arc::new(contents));
         let path = path.to_owned();
-        Ok(Self(Arc::new(Inner { path, root, sealer, parts, current, writing: Mutex::new(()), _lock: lock })))
+        Ok(Self(Arc::new(Inner {
+            path,
+            root,
+            sealer,
+            parts,
+            current,
+            writing: Mutex::new(()),
+            lock: Mutex::new(Some(lock)),
+        })))
+    }
+
+    /// Gives the file free for another process, once a change under way is made. Leases still read
+    /// memory; changes are refused from here on.
+    pub async fn close(&self) -> Result<(), VaultError> {
+        self.blocking(|vault| {
+            let _after_the_last_change = vault.writing.lock();
+            drop(vault.lock.lock().take());
+            Ok(())
+        })
+        .await
     }
 
     /// The key that the gateway derives its other keys from. It outlives a rekey.
@@ -202,6 +221,9 @@ impl Inner {
 
     /// Writes the new contents and serves them from then on.
     fn adopt(&self, next: Contents) -> Result<(), VaultError> {
+        if self.lock.lock().is_none() {
+            return Err(VaultError::Unavailable("the vault is another process's now; ask that one".into()));
+        }
         let bytes = next.to_bytes(&self.root)?;
         self.parts.place(&self.path, &bytes)?;
         // The file is the new one from here on, so memory must be as well, durable or not.

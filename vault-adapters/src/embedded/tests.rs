@@ -489,3 +489,17 @@ async fn a_change_whose_caller_went_away_is_still_made_whole() {
         vault.health().await.unwrap();
     }
 }
+
+#[tokio::test]
+async fn a_closed_vault_is_anothers_and_changes_nothing_more() {
+    let (_folder, path) = folder();
+    let old = open(&path, &master(KEY)).unwrap();
+    put(&old, "k", "v1").await.unwrap();
+    assert!(open(&path, &master(KEY)).is_err());
+    old.close().await.unwrap();
+    let new = open(&path, &master(KEY)).unwrap();
+    put(&new, "k", "v2").await.unwrap();
+    unavailable(put(&old, "k", "v3").await, "another process's");
+    unavailable(old.remove("k").await, "another process's");
+    assert_eq!(value(&new, "k").await.unwrap(), "v2");
+}
