@@ -17,7 +17,7 @@ use crate::{
 /// People who agreed.
 pub(crate) enum Lift {
     /// To exactly this request; used up with it.
-    Approval(ApprovalRecord),
+    Approval(Box<ApprovalRecord>),
     /// In advance, to this action on this resource for some time; at least one.
     Grants(Vec<GrantRecord>),
 }
@@ -38,7 +38,7 @@ impl Lift {
     /// As answers name it.
     pub(crate) fn note(&self, action_hash: Digest) -> ApprovalNote {
         match self {
-            Self::Approval(record) => ApprovalNote { status: ApprovalStatus::Consumed, ..ApprovalNote::from(record) },
+            Self::Approval(record) => ApprovalNote { status: ApprovalStatus::Consumed, ..ApprovalNote::from(&**record) },
             Self::Grants(grants) => {
                 let groups: BTreeSet<&str> = grants.iter().flat_map(|g| &g.groups).map(String::as_str).collect();
                 ApprovalNote {
@@ -64,7 +64,7 @@ impl Broker {
         if let Some(grants) = self.find_grants(ask, trust, judged).await? {
             return Ok(Some(Lift::Grants(grants)));
         }
-        Ok(self.find_approval(ask, trust, judged).await?.map(Lift::Approval))
+        Ok(self.find_approval(ask, trust, judged).await?.map(|record| Lift::Approval(Box::new(record))))
     }
 
     /// Whether the one approval that may be used cannot be used any more: then nobody is asked again.
@@ -98,7 +98,7 @@ impl Broker {
                 return Ok(None);
             }
             let slice = ask.snapshot.engine.slice(&ask.identity.principal, call);
-            let groups: Vec<String> = wanted.iter().cloned().collect();
+            let groups: Vec<String> = wanted.to_vec();
             let evaluation = self.evaluate(ask, call, &slice, trust, &judgement.facts, &groups);
             if evaluation.decision != Decision::Allow {
                 return Ok(None);
