@@ -38,7 +38,9 @@ impl Lift {
     /// As answers name it.
     pub(crate) fn note(&self, action_hash: Digest) -> ApprovalNote {
         match self {
-            Self::Approval(record) => ApprovalNote { status: ApprovalStatus::Consumed, ..ApprovalNote::from(&**record) },
+            Self::Approval(record) => {
+                ApprovalNote { status: ApprovalStatus::Consumed, ..ApprovalNote::from(&**record) }
+            }
             Self::Grants(grants) => {
                 let groups: BTreeSet<&str> = grants.iter().flat_map(|g| &g.groups).map(String::as_str).collect();
                 ApprovalNote {
