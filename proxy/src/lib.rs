@@ -25,6 +25,7 @@ mod material;
 mod messages;
 mod path;
 mod peer;
+mod phases;
 mod relay;
 mod reply;
 mod resolve;
