@@ -34,6 +34,7 @@ pub mod snapshot;
 pub mod store;
 pub mod token;
 pub mod vault;
+pub mod webhooks;
 pub mod why;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};

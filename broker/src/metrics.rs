@@ -1,6 +1,8 @@
 //! Prometheus metrics. Every label value comes from configuration or from a closed list of codes.
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use crate::record::DecisionRecord;
 
@@ -23,6 +25,10 @@ pub struct Metrics {
     pub masked_echoes: IntCounter,
     /// Configuration reloads by result.
     pub reloads: IntCounterVec,
+    /// Deliveries by webhook and result.
+    pub webhook_deliveries: IntCounterVec,
+    /// Age of the oldest event that a webhook was not told, seconds; 0 where there is none.
+    pub webhook_behind: IntGaugeVec,
 }
 
 impl Metrics {
@@ -63,9 +69,17 @@ impl Metrics {
                 Opts::new("aegis_reloads_total", "configuration reloads by result"),
                 &["result"],
             )?,
+            webhook_deliveries: IntCounterVec::new(
+                Opts::new("aegis_webhook_deliveries_total", "deliveries to webhooks by result"),
+                &["webhook", "result"],
+            )?,
+            webhook_behind: IntGaugeVec::new(
+                Opts::new("aegis_webhook_behind_seconds", "age of the oldest event a webhook was not told, 0 for none"),
+                &["webhook"],
+            )?,
             registry,
         };
-        let all: [Box<dyn prometheus::core::Collector>; 10] = [
+        let all: [Box<dyn prometheus::core::Collector>; 12] = [
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.transitions.clone()),
@@ -76,6 +90,8 @@ impl Metrics {
             Box::new(metrics.in_flight.clone()),
             Box::new(metrics.masked_echoes.clone()),
             Box::new(metrics.reloads.clone()),
+            Box::new(metrics.webhook_deliveries.clone()),
+            Box::new(metrics.webhook_behind.clone()),
         ];
         for collector in all {
             metrics.registry.register(collector)?;
