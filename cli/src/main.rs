@@ -11,6 +11,7 @@ mod process;
 mod reload;
 mod shipped;
 mod state;
+mod webhooks;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -43,6 +43,11 @@ pub enum WebhookFormat {
 }
 
 impl Webhook {
+    /// Whether it says the same, wherever it stands in the file.
+    pub fn same_as(&self, other: &Self) -> bool {
+        Self { line: 0, ..self.clone() } == Self { line: 0, ..other.clone() }
+    }
+
     /// The credentials it names: the key that does, the name, and the kind that it must be.
     pub fn credentials(&self) -> impl Iterator<Item = (&'static str, &str, CredentialKind)> {
         let (kind, secret) = match &self.format {

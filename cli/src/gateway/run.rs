@@ -25,7 +25,7 @@ use crate::{
     config::Config,
     error::CliError,
     reload::{self, Files, Reloader},
-    state,
+    state, webhooks,
 };
 
 /// A gateway that answers.
@@ -72,6 +72,7 @@ pub async fn serve(gateway: Gateway, config: &Config) -> Result<Running, CliErro
     let admins = doors::admins(broker.clone(), reloader.clone(), gateway.ca.clone());
     tasks.spawn(doors::serve_admins(listener, admins, stopping.clone()));
     tasks.spawn(watch_files(reloader, stopping.clone()));
+    tasks.spawn(webhooks::run(broker.clone(), stopping.clone()));
     tasks.spawn(tick(broker.clone(), stopping));
     gateway.publish(bound.listen, admin)?;
     let ca = config.in_state(state::CA).join(aegis_proxy::CaStatus::BUNDLE);
