@@ -118,6 +118,7 @@ pub struct Broker {
     draining: tokio::sync::Mutex<()>,
     projecting: tokio::sync::Mutex<()>,
     swapping: tokio::sync::Mutex<()>,
+    clicks: webhooks::Clicks,
 }
 
 impl Broker {
@@ -146,6 +147,7 @@ impl Broker {
             draining: tokio::sync::Mutex::default(),
             projecting: tokio::sync::Mutex::default(),
             swapping: tokio::sync::Mutex::default(),
+            clicks: webhooks::Clicks::default(),
             snapshot: ArcSwap::from_pointee(snapshot),
         });
         let unrecorded = |e: admit::AdmitError| StartError::Unrecorded(e.to_string());

@@ -255,6 +255,8 @@ pub struct PersonRecord {
     pub name: String,
     /// Who it is; approvers of critical actions need one, so that nobody approves for an agent of their own.
     pub email: Option<String>,
+    /// Slack user whose clicks are theirs; of one approver with access at a time.
+    pub slack_user: Option<String>,
     pub role: PersonRole,
     /// Approver groups; empty for admins.
     pub groups: Vec<String>,

@@ -1,5 +1,6 @@
 //! What webhooks are told about events of the log, and how it is signed.
 
+mod clicks;
 mod sign;
 mod slack;
 
@@ -17,6 +18,8 @@ use crate::{
     secret::Secret,
     store::{AgentRecord, ApprovalRecord, ApprovalStatus, PersonRecord, StoreError},
 };
+
+pub(crate) use clicks::Clicks;
 
 /// Why nothing can be sent.
 #[derive(Debug, thiserror::Error)]
@@ -108,12 +111,7 @@ impl Broker {
         credential.for_webhooks().cloned().ok_or_else(|| unusable("it is not of a kind for webhooks"))
     }
 
-    async fn told<'a>(
-        &self,
-        webhook: &Webhook,
-        receipt_id: &'a str,
-        event: &'a Event,
-    ) -> Result<Told<'a>, StoreError> {
+    async fn told<'a>(&self, webhook: &Webhook, receipt_id: &'a str, event: &'a Event) -> Result<Told<'a>, StoreError> {
         let text = |key: &str| event.body.get(key).and_then(Value::as_str);
         let agent = match text("agent_id") {
             Some(id) => self.store.agent(id).await?,
@@ -124,7 +122,9 @@ impl Broker {
             None => None,
         };
         let mut ids: Vec<&str> = text("person_id").into_iter().collect();
-        ids.extend(event.body.get("approvers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str));
+        ids.extend(
+            event.body.get("approvers").and_then(Value::as_array).into_iter().flatten().filter_map(Value::as_str),
+        );
         let mut people = if ids.is_empty() { Vec::new() } else { self.store.people().await? };
         people.retain(|p| ids.contains(&p.person_id.as_str()));
         let snapshot = self.snapshot();
@@ -193,8 +193,7 @@ impl Told<'_> {
                 add(key, json!(instant(Timestamp(at))));
             }
         }
-        let people: Vec<Value> =
-            self.people.iter().map(|p| json!({"id": p.person_id, "name": p.name})).collect();
+        let people: Vec<Value> = self.people.iter().map(|p| json!({"id": p.person_id, "name": p.name})).collect();
         if !people.is_empty() {
             add("people", people.into());
         }

@@ -3,8 +3,11 @@
 //! The leaves are the queue. The cursor moves only after the receiver took the event, so whatever ends this
 //! process, nothing is lost; what was delivered and not yet noted is delivered again, under the same id.
 
+mod send;
+
 use std::{collections::BTreeMap, ops::ControlFlow, sync::Arc, time::Duration};
 
+use aegis_api::SlackReply;
 use aegis_broker::{Broker, config::Webhook};
 use aegis_receipts::{Event, Leaf, LeafBody, receipt_id};
 use tokio::{
@@ -14,10 +17,23 @@ use tokio::{
 };
 
 use crate::reload::stopped;
-
-mod send;
-
 use send::Sender;
+
+/// Answers clicks in Slack, without waiting for it.
+pub fn slack_reply() -> SlackReply {
+    let sender = Arc::new(Sender::new());
+    Arc::new(move |address, told| {
+        let request = http::Request::post(address).header("content-type", "application/json");
+        let Ok(request) = request.body(told.to_string().into_bytes()) else { return };
+        let sender = sender.clone();
+        tokio::spawn(async move {
+            let sent = sender.send(request).await;
+            if !sent.is_taken() {
+                tracing::warn!("Slack did not take the answer to a click: {sent}");
+            }
+        });
+    })
+}
 
 /// Keeps one task for each webhook of the configuration in force, until a stop is asked for.
 pub async fn run(broker: Arc<Broker>, mut stopping: watch::Receiver<bool>) {

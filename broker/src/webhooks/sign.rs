@@ -64,7 +64,10 @@ mod tests {
         let raw = standard(&secret("a raw signing key"), "evt_1", 1_700_000_000, body);
         assert_eq!(raw.as_deref(), Some("v1,AnpfcS/nbWf6o/M5jjRV6kCN9rrIPLDkhqzBE3Ajy04="));
         let whsec = secret("whsec_AAECAwQFBgcICQoLDA0ODxAREhMUFRYX");
-        assert_eq!(standard(&whsec, "evt_1", 1_700_000_000, body).as_deref(), Some("v1,LLSbVuiX7ejK5jjTNB7szijlRRUHW5RQm0CfXEKeHpM="));
+        assert_eq!(
+            standard(&whsec, "evt_1", 1_700_000_000, body).as_deref(),
+            Some("v1,LLSbVuiX7ejK5jjTNB7szijlRRUHW5RQm0CfXEKeHpM=")
+        );
         assert_eq!(standard(&secret("whsec_not base64"), "evt_1", 1, body), None);
         assert_eq!(standard(&secret("whsec_"), "evt_1", 1, body), None);
     }
@@ -73,7 +76,10 @@ mod tests {
     #[test]
     fn a_slack_signature_holds_for_its_body_and_for_five_minutes() {
         let key = secret("8f742231b10e8888abcd99yyyzzz85a5");
-        let (body, tag) = (b"payload=%7B%22type%22%3A%22block_actions%22%7D".as_slice(), "v0=8db5c6935539bab0224a57d21ee2f82f5789a9624fd2b92aa4529412fe007e74");
+        let (body, tag) = (
+            b"payload=%7B%22type%22%3A%22block_actions%22%7D".as_slice(),
+            "v0=8db5c6935539bab0224a57d21ee2f82f5789a9624fd2b92aa4529412fe007e74",
+        );
         let at = |seconds: i64| Timestamp((1_700_000_000 + seconds) * 1000);
         assert!(is_slack(&key, "1700000000", tag, body, at(0)));
         assert!(is_slack(&key, "1700000000", tag, body, at(300)));

@@ -31,7 +31,9 @@ pub(super) fn message(told: &Told<'_>, buttons: bool) -> Value {
     }
     let more = told.actions.len().saturating_sub(MOST);
     if more > 0 {
-        blocks.push(json!({"type": "section", "text": text(&format!("and {more} more actions: open the page"), SECTION)}));
+        blocks.push(
+            json!({"type": "section", "text": text(&format!("and {more} more actions: open the page"), SECTION)}),
+        );
     }
     if told.event.kind == ASKED && !told.policies.is_empty() {
         let words: Vec<&str> = told.policies.iter().map(|(_, words)| words.as_str()).collect();

@@ -67,6 +67,7 @@ macro_rules! suite {
             people: [
                 a_person_comes_back_as_they_were_added,
                 access_ends_once,
+                a_slack_user_is_of_one_person_with_access,
             ],
             approvals: [
                 the_same_question_is_asked_once,
