@@ -176,3 +176,79 @@ const EVENTS: [&str; 25] = [
 ];
 /// So many of them where `events` is not written.
 const DEFAULT_EVENTS: usize = 7;
+
+#[cfg(test)]
+mod tests {
+    use super::*;
+    use crate::config::{NamedFiles, parse};
+
+    const CREDENTIALS: &str = "[[credential]]\nname=\"key\"\nkind=\"signing_key\"\n\
+        [[credential]]\nname=\"address\"\nkind=\"webhook_url\"\n[[credential]]\nname=\"token\"\n";
+
+    fn problems(webhook: &str) -> Vec<Problem> {
+        let text = format!("[[webhook]]\n{webhook}\n{CREDENTIALS}");
+        let problems = parse("f", &text, &NamedFiles::default()).err().unwrap_or_default();
+        problems.into_iter().filter(|p| p.severity == Severity::Error).collect()
+    }
+
+    #[test]
+    fn a_webhook_is_told_of_approvals_and_grants_unless_said() {
+        let text =
+            format!("[[webhook]]\nname=\"ops\"\nurl=\"https://ops.example/hook\"\ncredential=\"key\"\n{CREDENTIALS}");
+        let (config, warnings) = parse("f", &text, &NamedFiles::default()).unwrap();
+        let webhook = &config.webhooks[0];
+        assert_eq!(webhook.format, WebhookFormat::Standard { url: "https://ops.example/hook".into() });
+        assert_eq!(webhook.events.len(), 7);
+        assert!(webhook.events.iter().all(|e| e.starts_with("approval_") || e.starts_with("grant_")));
+        assert!(!warnings.iter().any(|w| w.message.contains("`key`")), "it is used: {warnings:?}");
+        assert!(warnings.iter().any(|w| w.message.contains("`address`")));
+    }
+
+    #[test]
+    fn slack_takes_its_address_from_a_credential() {
+        let slack =
+            "name=\"s\"\nformat=\"slack\"\ncredential=\"address\"\nsigning_secret=\"key\"\nlink=\"https://a.example/\"";
+        assert_eq!(problems(slack), []);
+        let text = format!("[[webhook]]\n{slack}\n{CREDENTIALS}");
+        let (config, _) = parse("f", &text, &NamedFiles::default()).unwrap();
+        assert_eq!(config.webhooks[0].link.as_deref(), Some("https://a.example"));
+        assert_eq!(config.webhooks[0].credentials().count(), 2);
+    }
+
+    #[test]
+    fn every_mistake_is_reported_with_its_line() {
+        let standard = "name=\"ops\"\nurl=\"https://ops.example/hook\"\ncredential=\"key\"";
+        for (text, line, says) in [
+            ("name=\"ops\"\nurl=\"https://a.example\"".to_owned(), 1, "`credential` is required"),
+            ("name=\"ops\"\ncredential=\"key\"".to_owned(), 1, "`url` is required"),
+            ("name=\"Ops\"\nurl=\"https://a.example\"\ncredential=\"key\"".to_owned(), 2, "must be 1 to 64"),
+            (standard.replace("https", "http"), 3, "danger_plaintext"),
+            (standard.replace("/hook", "/hook?token=x"), 3, "scheme, host, port and path only"),
+            (standard.replace("https", "ftp"), 3, "is not an `https://` URL"),
+            (standard.replace("\"key\"", "\"none\""), 4, "`none` is not declared"),
+            (standard.replace("\"key\"", "\"token\""), 2, "of kind `bearer`, not `signing_key`"),
+            (format!("{standard}\nevents=[\"approval_aksed\"]"), 5, "did you mean `approval_asked`"),
+            (format!("{standard}\nevents=[]"), 5, "at least one"),
+            (format!("{standard}\nlink=\"aegis.example\""), 5, "is not an `https://` URL"),
+            (format!("{standard}\nformat=\"teams\""), 5, "expected `standard` or `slack`"),
+            (format!("{standard}\nsigning_secret=\"key\""), 5, "only with `format"),
+            (format!("{standard}\ntimeout=3"), 5, "unknown key `timeout`"),
+            (format!("{standard}\nformat=\"slack\""), 3, "leave `url` out"),
+            ("name=\"s\"\nformat=\"slack\"\ncredential=\"key\"".to_owned(), 2, "not `webhook_url`"),
+            (format!("{standard}\n[[webhook]]\n{standard}"), 6, "declared twice"),
+        ] {
+            let found = problems(&text);
+            assert!(found.iter().any(|p| p.line == line && p.message.contains(says)), "{text}\n{says}: {found:?}");
+        }
+    }
+
+    #[test]
+    fn keys_of_webhooks_are_never_sent_to_an_upstream() {
+        for name in ["key", "address"] {
+            let text =
+                format!("[[route]]\nname=\"r\"\nupstream=\"https://a.example\"\ncredential=\"{name}\"\n{CREDENTIALS}");
+            let problems = parse("f", &text, &NamedFiles::default()).unwrap_err();
+            assert!(problems.iter().any(|p| p.message.contains("not one that can be sent")), "{problems:?}");
+        }
+    }
+}
