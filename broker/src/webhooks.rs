@@ -89,7 +89,8 @@ impl Broker {
             }
             WebhookFormat::Slack { .. } => {
                 let url = std::str::from_utf8(secret.expose()).unwrap_or_default();
-                if !url.starts_with("https://") && !(webhook.danger_plaintext && url.starts_with("http://")) {
+                let plain = webhook.danger_plaintext && url.starts_with("http://");
+                if !plain && !url.starts_with("https://") {
                     return Err(unusable("the address must start with `https://`"));
                 }
                 Request::post(url)
