@@ -6,6 +6,7 @@ import base64
 import hashlib
 import hmac
 import json
+import ssl
 import threading
 import time
 import urllib.parse
@@ -19,6 +20,8 @@ import pytest
 import requests
 
 from conftest import CANARY
+from harness import environment
+from harness.certificates import Authority, server_context
 from harness.gateway import Agent, Approver, Credential, Gateway, Route, Webhook
 from upstreams.strict_origin import StrictOrigin
 
@@ -47,7 +50,7 @@ class Told:
 class Receiver:
     """Takes everything, unless told otherwise."""
 
-    def __init__(self) -> None:
+    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
         self.told: list[Told] = []
         self.answer: Callable[[Told], int] = lambda told: 200
         self.gate = threading.Event()
@@ -74,7 +77,9 @@ class Receiver:
 
         self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
         self.server.daemon_threads = True
-        self.url = f"http://127.0.0.1:{self.server.server_address[1]}/hook"
+        if tls:
+            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
+        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.server.server_address[1]}/hook"
         threading.Thread(target=self.server.serve_forever, daemon=True).start()
 
     def taken(self) -> list[Told]:
@@ -296,6 +301,28 @@ def test_without_its_key_nothing_is_sent_until_it_is_there(gateway: Gateway, rec
     assert receiver.told == []
     assert gateway.api("PUT", "/v1/credentials/hook-key", {"value": "a raw key, no whsec"}).ok
     verify(receiver.about(asked), b"a raw key, no whsec")
+
+
+def test_a_certificate_that_the_system_trusts_is_needed(
+    tmp_path: Path, one_origin: StrictOrigin, monkeypatch: pytest.MonkeyPatch
+) -> None:
+    authority = Authority(tmp_path / "trusted")
+    trusted = Receiver(server_context(authority.server("127.0.0.1")))
+    stranger = Receiver(server_context(Authority(tmp_path / "stranger").server("127.0.0.1")))
+    clean = environment.clean
+    monkeypatch.setattr(environment, "clean", lambda extra=None: clean({"SSL_CERT_FILE": str(authority.root)}))
+    webhooks = [Webhook(name, "hook-key", {"url": to.url}) for name, to in (("good", trusted), ("bad", stranger))]
+    credentials = [Credential(CANARY), Credential(WHSEC, "hook-key", "signing_key")]
+    try:
+        with Gateway(tmp_path / "gw", [Route("github", one_origin.url)], credentials, webhooks=webhooks) as gateway:
+            asked = ask(gateway, gateway.enrol(), deploy("x"))["approval_id"]
+            verify(trusted.about(asked))
+            failed = 'aegis_webhook_deliveries_total{result="failed",webhook="bad"}'
+            trusted.wait(lambda: metric(gateway, failed))
+            assert stranger.told == [] and "does not trust" in gateway.stderr.read_text()
+    finally:
+        trusted.close()
+        stranger.close()
 
 
 # Slack.

@@ -89,7 +89,9 @@ fn told(error: &ureq::Error) -> &'static str {
     match error {
         ureq::Error::Timeout(_) => "no answer in time",
         ureq::Error::HostNotFound => "the host name is not known",
-        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => "no connection",
+        ureq::Error::Io(_) | ureq::Error::ConnectionFailed => {
+            "no connection, or a certificate that the system does not trust"
+        }
         ureq::Error::Tls(_) | ureq::Error::Rustls(_) => "the TLS handshake failed",
         ureq::Error::BadUri(_) | ureq::Error::Http(_) => "the address is not a URL",
         _ => "no usable answer",
