@@ -1,109 +1,29 @@
-"""Webhooks: what happened is told, signed, in order and at least once; and Slack's buttons settle approvals."""
+"""Webhooks: what happened is told, signed, in order and at least once."""
 
 from __future__ import annotations
 
 import base64
 import hashlib
 import hmac
-import json
-import ssl
-import threading
 import time
-import urllib.parse
-from collections.abc import Callable, Iterator
-from dataclasses import dataclass
-from http.server import BaseHTTPRequestHandler, ThreadingHTTPServer
+from collections.abc import Iterator
 from pathlib import Path
 from typing import Any
 
 import pytest
-import requests
 
 from conftest import CANARY
 from harness import environment
 from harness.certificates import Authority, server_context
 from harness.gateway import Agent, Approver, Credential, Gateway, Route, Webhook
+from upstreams.hook_receiver import Receiver, Told
 from upstreams.strict_origin import StrictOrigin
 
 pytestmark = pytest.mark.binary
 
 KEY = b"0123456789abcdefghijklmn"
 WHSEC = "whsec_" + base64.b64encode(KEY).decode()
-SLACK_KEY = "8f742231b10e8888abcd99yyyzzz85a5"
 LINK = "https://aegis.example"
-
-
-@dataclass
-class Told:
-    """One request that a receiver got."""
-
-    path: str
-    headers: dict[str, str]
-    body: bytes
-    status: int
-
-    @property
-    def json(self) -> Any:
-        return json.loads(self.body)
-
-
-class Receiver:
-    """Takes everything, unless told otherwise."""
-
-    def __init__(self, tls: ssl.SSLContext | None = None) -> None:
-        self.told: list[Told] = []
-        self.answer: Callable[[Told], int] = lambda told: 200
-        self.gate = threading.Event()
-        self.gate.set()
-        receiver = self
-
-        class Handler(BaseHTTPRequestHandler):
-            def do_POST(self) -> None:
-                body = self.rfile.read(int(self.headers["content-length"]))
-                told = Told(self.path, {k.lower(): v for k, v in self.headers.items()}, body, 0)
-                told.status = receiver.answer(told)
-                receiver.told.append(told)
-                receiver.gate.wait(30)
-                try:
-                    self.send_response(told.status)
-                    self.send_header("location", "/elsewhere")
-                    self.send_header("content-length", "0")
-                    self.end_headers()
-                except OSError:
-                    pass
-
-            def log_message(self, *_: object) -> None:
-                pass
-
-        self.server = ThreadingHTTPServer(("127.0.0.1", 0), Handler)
-        self.server.daemon_threads = True
-        if tls:
-            self.server.socket = tls.wrap_socket(self.server.socket, server_side=True)
-        self.url = f"http{'s' if tls else ''}://127.0.0.1:{self.server.server_address[1]}/hook"
-        threading.Thread(target=self.server.serve_forever, daemon=True).start()
-
-    def taken(self) -> list[Told]:
-        return [told for told in self.told if told.status == 200]
-
-    def wait(self, found: Callable[[], Any], seconds: float = 15) -> Any:
-        end = time.monotonic() + seconds
-        while time.monotonic() < end:
-            if value := found():
-                return value
-            time.sleep(0.02)
-        raise AssertionError(f"not told within {seconds} s: {[told.body for told in self.told]}")
-
-    def about(self, approval_id: str, kind: str = "approval_asked") -> Told:
-        """The accepted delivery of one event of an approval, once it is there."""
-        def found() -> Told | None:
-            of = [t for t in self.taken() if t.json["type"] == kind and t.json["data"].get("approval_id") == approval_id]
-            return of[0] if of else None
-        return self.wait(found)
-
-    def close(self) -> None:
-        self.gate.set()
-        self.server.shutdown()
-        self.server.server_close()
 
 
 @pytest.fixture()
@@ -133,13 +53,6 @@ def deploy(ref: str) -> dict[str, Any]:
     return {
         "tool": "github", "action": "create_deployment", "resource": "octo/hello", "mutates_state": True,
         "parameters": {"ref": ref, "payload": {"password": "hunter2-of-the-parameters"}},
-    }  # fmt: skip
-
-
-def transfer() -> dict[str, Any]:
-    return {
-        "tool": "github", "action": "transfer_repository", "resource": "octo/hello", "mutates_state": True,
-        "parameters": {"new_owner": "elsewhere"},
     }  # fmt: skip
 
 
@@ -323,150 +236,3 @@ def test_a_certificate_that_the_system_trusts_is_needed(
     finally:
         trusted.close()
         stranger.close()
-
-
-# Slack.
-
-
-@pytest.fixture()
-def slack(tmp_path: Path, one_origin: StrictOrigin, receiver: Receiver) -> Iterator[Gateway]:
-    credentials = [
-        Credential(CANARY), Credential(receiver.url + "/T0/B0/secret", "slack-url", "webhook_url"),
-        Credential(SLACK_KEY, "slack-key", "signing_key"),
-    ]  # fmt: skip
-    more = {"format": "slack", "signing_secret": "slack-key", "danger_plaintext": True, "link": LINK}
-    webhooks = [Webhook("slack", "slack-url", more)]
-    with Gateway(tmp_path / "gw", [Route("github", one_origin.url)], credentials, webhooks=webhooks) as one:
-        yield one
-
-
-def buttons(receiver: Receiver, count: int = 1) -> dict[str, Any]:
-    """Buttons of the latest question, by action id."""
-    asked = receiver.wait(lambda: [t for t in receiver.taken() if "Approval asked" in t.json["text"]][count - 1 :])
-    blocks = [block for block in asked[0].json["blocks"] if block["type"] == "actions"]
-    return {element["action_id"]: element for element in blocks[0]["elements"]}
-
-
-def click(
-    gateway: Gateway, button: dict[str, Any], user: str = "U0LEAD", key: str = SLACK_KEY, at: float | None = None, **more: Any
-) -> requests.Response:
-    payload = {"type": "block_actions", "user": {"id": user}, "actions": [{**button, "type": "button"}], **more}
-    return send(gateway, urllib.parse.urlencode({"payload": json.dumps(payload)}), key, at)
-
-
-def send(gateway: Gateway, body: str, key: str, at: float | None = None) -> requests.Response:
-    stamp = str(int(at if at is not None else time.time()))
-    tag = hmac.new(key.encode(), f"v0:{stamp}:{body}".encode(), hashlib.sha256).hexdigest()
-    headers = {
-        "x-slack-request-timestamp": stamp, "x-slack-signature": f"v0={tag}",
-        "content-type": "application/x-www-form-urlencoded",
-    }  # fmt: skip
-    return requests.post(f"http://{gateway.admin}/slack/actions", data=body, headers=headers, timeout=10)
-
-
-def status(gateway: Gateway, approval: dict[str, Any]) -> str:
-    return str(gateway.api("GET", f"/v1/approvals/{approval['approval_id']}").json()["status"])
-
-
-def test_slack_shows_the_action_and_no_parameters(slack: Gateway, receiver: Receiver) -> None:
-    approval = ask(slack, slack.enrol(name="<!channel> bot"), deploy("main"))
-    found = buttons(receiver)
-    assert set(found) == {"approve", "reject", "open"}
-    value = f"{approval['approval_id']}:{approval['action_hash']}"
-    assert found["approve"]["value"] == found["reject"]["value"] == value
-    assert found["open"]["url"] == f"{LINK}/approvals/{approval['approval_id']}"
-    told = receiver.taken()[0]
-    assert told.path.endswith("/T0/B0/secret") and "webhook-signature" not in told.headers
-    text = told.body.decode()
-    for words in ("Create a deployment", "octo/hello", "a deployment takes a person's agreement", "Risk", "platform"):
-        assert words in text, words
-    assert "hunter2" not in text and "mrkdwn" not in text
-    assert "/T0/B0/secret" not in slack.stderr.read_text() + slack.stdout.read_text()
-
-
-def test_a_click_of_the_approver_settles_once(slack: Gateway, receiver: Receiver) -> None:
-    agent = slack.enrol()
-    slack.approver(slack_user="U0LEAD")
-    yes = ask(slack, agent, deploy("yes"))
-    answer = click(slack, buttons(receiver)["approve"])
-    assert answer.status_code == 200 and "yes is counted" in answer.json()["text"], answer.text
-    assert answer.json()["response_type"] == "ephemeral"
-    assert status(slack, yes) == "approved"
-    again = click(slack, buttons(receiver)["reject"])
-    assert "Nothing was settled" in again.json()["text"] and status(slack, yes) == "approved"
-    no = ask(slack, agent, deploy("no"))
-    assert "no is counted" in click(slack, buttons(receiver, 2)["reject"]).json()["text"]
-    assert status(slack, no) == "rejected"
-    receiver.wait(lambda: [t for t in receiver.taken() if t.json["text"].startswith("Rejected: Create")])
-
-
-def test_a_click_that_is_not_signed_or_not_fresh_settles_nothing(slack: Gateway, receiver: Receiver) -> None:
-    slack.approver(slack_user="U0LEAD")
-    approval = ask(slack, slack.enrol(), deploy("x"))
-    button = buttons(receiver)["approve"]
-    assert click(slack, button, key="another").status_code == 401
-    for at in (time.time() - 310, time.time() + 310):
-        assert click(slack, button, at=at).status_code == 401
-    url = f"http://{slack.admin}/slack/actions"
-    body = urllib.parse.urlencode({"payload": "{}"})
-    assert requests.post(url, data=body, timeout=10).status_code == 401
-    assert requests.get(url, timeout=10).status_code == 405
-    assert requests.get(f"{url}?payload={button['value']}", timeout=10).status_code == 405
-    for payload in ("{}", "[]", "nonsense", '{"type":"view_submission"}'):
-        assert send(slack, urllib.parse.urlencode({"payload": payload}), SLACK_KEY).status_code == 400
-    assert status(slack, approval) == "pending"
-    assert click(slack, button).json()["text"] == "Your yes is counted."
-
-
-def test_a_message_that_comes_again_settles_nothing(slack: Gateway, receiver: Receiver) -> None:
-    approval = ask(slack, slack.enrol(), deploy("x"))
-    button, at = buttons(receiver)["approve"], time.time()
-    assert "No approver here" in click(slack, button, at=at).json()["text"]
-    # The one who sent it may settle by now; the message that was caught then may not.
-    slack.approver(slack_user="U0LEAD")
-    assert click(slack, button, at=at).status_code == 401
-    assert status(slack, approval) == "pending"
-    assert click(slack, button, trigger_id="1.2").json()["text"] == "Your yes is counted."
-
-
-def test_strangers_other_groups_and_other_actions_settle_nothing(slack: Gateway, receiver: Receiver) -> None:
-    slack.approver(slack_user="U0LEAD")
-    slack.approver("Other", ("marketing",), slack_user="U0OTHER")
-    gone = slack.approver("Gone", slack_user="U0GONE")
-    assert slack.api("POST", f"/v1/approvers/{gone.person_id}/revoke").ok
-    agent = slack.enrol()
-    approval = ask(slack, agent, deploy("x"))
-    second = ask(slack, agent, deploy("y"))
-    button = buttons(receiver)["approve"]
-    for user in ("U0STRANGER", "U0GONE", ""):
-        assert "No approver here" in click(slack, button, user).json()["text"], user
-    assert "platform-leads" in click(slack, button, "U0OTHER").json()["text"]
-    swapped = {**button, "value": f"{approval['approval_id']}:{second['action_hash']}"}
-    assert "not the one that was approved" in click(slack, swapped).json()["text"]
-    for value in ("", "apr_x", "apr_x:y", f"{approval['approval_id']}:"):
-        assert "Nothing was settled" in click(slack, {**button, "value": value}).json()["text"]
-    assert click(slack, buttons(receiver)["open"]).status_code == 200
-    assert status(slack, approval) == "pending" and status(slack, second) == "pending"
-
-
-def test_nobody_approves_for_a_critical_agent_of_their_own(slack: Gateway, receiver: Receiver) -> None:
-    slack.approver("Owner", slack_user="U0OWNER", email="owner@example.test")
-    slack.approver("Lead", slack_user="U0LEAD", email="lead@example.test")
-    slack.approver("Nameless", slack_user="U0NONE")
-    approval = ask(slack, slack.enrol(owner_email="owner@example.test"), transfer())
-    button = buttons(receiver)["approve"]
-    assert "an agent that they own" in click(slack, button, "U0OWNER").json()["text"]
-    assert "e-mail" in click(slack, button, "U0NONE").json()["text"]
-    assert status(slack, approval) == "pending"
-    assert click(slack, button, "U0LEAD").json()["text"] == "Your yes is counted."
-    assert status(slack, approval) == "approved"
-
-
-def test_a_slack_user_is_one_approver(slack: Gateway) -> None:
-    slack.cli("approver", "add", "Ana", "--group", "platform-leads", "--slack", "U0ANA")
-    body = {"name": "Eve", "groups": ["platform-leads"], "slack_user": "U0ANA"}
-    assert slack.api("POST", "/v1/approvers", body).status_code == 409
-    for bad in ("ana", "U", "U0 ANA", "u0ana", "U" * 40):
-        assert slack.api("POST", "/v1/approvers", {**body, "slack_user": bad}).status_code == 400, bad
-    shown = slack.api("GET", "/v1/approvers").json()["approvers"]
-    assert [person.get("slack_user") for person in shown] == ["U0ANA"]
