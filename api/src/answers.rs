@@ -210,6 +210,8 @@ pub(crate) struct Approver {
     pub name: String,
     #[serde(skip_serializing_if = "Option::is_none")]
     pub email: Option<String>,
+    #[serde(skip_serializing_if = "Option::is_none")]
+    pub slack_user: Option<String>,
     pub groups: Vec<String>,
     #[schema(format = DateTime)]
     pub created_at: String,
@@ -441,6 +443,8 @@ pub(crate) struct Credential {
     pub kind: Option<String>,
     /// Routes that send it.
     pub routes: Vec<String>,
+    /// Webhooks that use it.
+    pub webhooks: Vec<String>,
     /// Whether the vault has a value.
     pub stored: bool,
     /// Version of the value, as the vault counts it.

@@ -19,6 +19,7 @@ mod explain;
 mod openapi;
 mod pages;
 mod requests;
+mod slack;
 mod strict;
 #[cfg(test)]
 mod tests;
@@ -29,3 +30,4 @@ pub use agent::agent_router;
 pub use auth::Peer;
 pub use ca::{CaFuture, CaRefused, CaView, CertificateAuthority};
 pub use openapi::document;
+pub use slack::SlackReply;

@@ -203,6 +203,9 @@ pub(crate) struct AddApprover {
     /// E-mail address; needed to approve critical actions, and never those of an agent that it owns.
     #[serde(default)]
     pub email: Option<String>,
+    /// Slack user id, e.g. `U0123ABCD`: whose clicks on the buttons of a Slack message are theirs.
+    #[serde(default)]
+    pub slack_user: Option<String>,
     /// Life of the token in seconds, at least 1; endless where not given.
     #[serde(default)]
     pub ttl_seconds: Option<i64>,

@@ -1,6 +1,6 @@
 //! What admins do to credentials, and what they take out of the record.
 
-use std::collections::BTreeMap;
+use std::{collections::BTreeMap, sync::Arc};
 
 use aegis_action::{Timestamp, canonicalize};
 use aegis_receipts::{
@@ -11,6 +11,7 @@ use serde_json::{Map, Value, json};
 use crate::{
     Broker,
     admit::AdmitError,
+    config::Webhook,
     secret::Secret,
     vault::{StoredKey, Vault, VaultError},
 };
@@ -28,6 +29,8 @@ pub struct CredentialStatus {
     pub kind: Option<&'static str>,
     /// Routes that send it, in file order.
     pub routes: Vec<String>,
+    /// Webhooks that use it, in file order.
+    pub webhooks: Vec<String>,
     /// Version that the vault has now.
     pub version: Option<String>,
     /// When this version was stored, where the vault knows.
@@ -65,12 +68,15 @@ impl Broker {
         let mut out = Vec::new();
         for spec in snapshot.config.credentials.values() {
             let routes = snapshot.config.routes.iter().filter(|r| r.credential.as_ref() == Some(&spec.name));
+            let uses = |w: &&Arc<Webhook>| w.credentials().any(|(_, name, _)| name == spec.name);
+            let webhooks = snapshot.config.webhooks.iter().filter(uses);
             let mut status = CredentialStatus {
                 name: spec.name.clone(),
                 vault: spec.vault.clone(),
                 key: spec.key.clone(),
                 kind: Some(spec.kind.word()),
                 routes: routes.map(|r| r.name.clone()).collect(),
+                webhooks: webhooks.map(|w| w.name.clone()).collect(),
                 version: None,
                 updated_at: None,
                 problem: None,
@@ -95,6 +101,7 @@ impl Broker {
                 key: k.key,
                 kind: None,
                 routes: Vec::new(),
+                webhooks: Vec::new(),
                 version: Some(k.version),
                 updated_at: Some(k.updated_at),
                 problem: None,

@@ -215,6 +215,7 @@ impl Broker {
         role: PersonRole,
         groups: Vec<String>,
         email: Option<String>,
+        slack_user: Option<String>,
         ttl_seconds: Option<i64>,
     ) -> Result<(PersonRecord, Secret), AgentError> {
         check_text("name", name, 200)?;
@@ -223,6 +224,10 @@ impl Broker {
             if !email.contains('@') {
                 return Err(AgentError::Invalid { field: "email", problem: "must be an e-mail address".into() });
             }
+        }
+        if slack_user.as_ref().is_some_and(|user| !is_slack_user(user)) {
+            let problem = "must be a Slack user id such as `U0123ABCD`".into();
+            return Err(AgentError::Invalid { field: "slack_user", problem });
         }
         if role == PersonRole::Approver && groups.is_empty() {
             return Err(AgentError::Invalid {
@@ -239,6 +244,7 @@ impl Broker {
             person_id: self.env.id("per_")?,
             name: name.to_owned(),
             email,
+            slack_user,
             role,
             groups,
             token_hash: self.auth.hash(&String::from_utf8_lossy(token.expose())),
@@ -347,6 +353,13 @@ fn check_ttl(ttl: Option<i64>) -> Result<i64, AgentError> {
         ttl @ 1..=MAX_TTL => Ok(ttl),
         _ => Err(AgentError::Invalid { field: "ttl_seconds", problem: format!("must be 1 to {MAX_TTL}") }),
     }
+}
+
+/// `U` or `W`, then capitals and digits, as Slack numbers its users.
+fn is_slack_user(user: &str) -> bool {
+    (2..=32).contains(&user.len())
+        && user.starts_with(['U', 'W'])
+        && user.bytes().all(|b| b.is_ascii_uppercase() || b.is_ascii_digit())
 }
 
 fn check_text(field: &'static str, text: &str, max: usize) -> Result<(), AgentError> {

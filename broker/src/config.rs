@@ -5,6 +5,7 @@ mod files;
 mod parse;
 mod read;
 mod route;
+mod webhook;
 
 pub use egress::{ClientCertificate, ClientKey, Egress, Roots, UpstreamProxy};
 pub use files::NamedFiles;
@@ -14,3 +15,4 @@ pub use route::{
     ApiDefaults, ConnectorKind, CredentialKind, CredentialSpec, Injection, ProxyAuth, Route, RouteConfig,
     TunnelDefaults, Unmapped, Upstream,
 };
+pub use webhook::{Webhook, WebhookFormat};

@@ -73,7 +73,10 @@ impl Credential {
             CredentialKind::Header { name, prefix } => {
                 (name.clone(), joined(&[prefix.as_bytes(), self.value.expose()]))
             }
-            CredentialKind::Query { .. } | CredentialKind::ClientKey => return Ok(None),
+            CredentialKind::Query { .. }
+            | CredentialKind::ClientKey
+            | CredentialKind::SigningKey
+            | CredentialKind::WebhookUrl => return Ok(None),
         };
         let mut value = HeaderValue::from_bytes(&text)
             .map_err(|_| VaultError::Sealed(format!("the value of `{}` cannot stand in a header", self.id)))?;
@@ -87,6 +90,14 @@ impl Credential {
         match self.spec.kind {
             CredentialKind::ClientKey => STANDARD.decode(self.value.expose()).map(Secret::new).map_err(|_| unusable()),
             _ => Err(unusable()),
+        }
+    }
+
+    /// The bytes of one that no request of an agent carries: what webhooks are signed with, or where they go.
+    pub(crate) fn for_webhooks(&self) -> Option<&Secret> {
+        match self.spec.kind {
+            CredentialKind::SigningKey | CredentialKind::WebhookUrl => Some(&self.value),
+            _ => None,
         }
     }
 
@@ -116,8 +127,8 @@ pub struct Echoes {
 impl Echoes {
     /// Of a value that is sent this way.
     pub fn of(kind: &CredentialKind, value: &Secret) -> Result<Self, VaultError> {
-        // A client key never leaves the gateway: there is nothing that could come back.
-        let raw = if *kind == CredentialKind::ClientKey { &[] } else { value.expose() };
+        // What agents' requests never carry cannot come back in their answers.
+        let raw = if kind.is_injected() { value.expose() } else { &[] };
         let mut patterns: Vec<Vec<u8>> =
             vec![raw.to_vec(), hex::encode(raw).into_bytes(), hex::encode_upper(raw).into_bytes()];
         patterns.push(percent_encoding::percent_encode(raw, NON_ALPHANUMERIC).to_string().into_bytes());

@@ -130,7 +130,7 @@ impl Broker {
         Ok(())
     }
 
-    fn entry(&self, qualified: &str) -> Option<std::sync::Arc<aegis_connectors::Entry>> {
+    pub(crate) fn entry(&self, qualified: &str) -> Option<std::sync::Arc<aegis_connectors::Entry>> {
         let (tool, action) = qualified.split_once('.')?;
         let snapshot = self.snapshot();
         let catalogs = self.grammars.catalogs();

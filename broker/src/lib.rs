@@ -34,6 +34,7 @@ pub mod snapshot;
 pub mod store;
 pub mod token;
 pub mod vault;
+pub mod webhooks;
 pub mod why;
 
 use std::{collections::BTreeMap, sync::Arc, time::Duration};
@@ -117,6 +118,7 @@ pub struct Broker {
     draining: tokio::sync::Mutex<()>,
     projecting: tokio::sync::Mutex<()>,
     swapping: tokio::sync::Mutex<()>,
+    clicks: webhooks::Clicks,
 }
 
 impl Broker {
@@ -155,6 +157,7 @@ impl Broker {
             draining: tokio::sync::Mutex::default(),
             projecting: tokio::sync::Mutex::default(),
             swapping: tokio::sync::Mutex::default(),
+            clicks: webhooks::Clicks::default(),
             snapshot: ArcSwap::from_pointee(snapshot),
         });
         let unrecorded = |e: admit::AdmitError| e.to_string();

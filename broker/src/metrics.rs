@@ -1,6 +1,8 @@
 //! Prometheus metrics. Every label value comes from configuration or from a closed list of codes.
 
-use prometheus::{Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, Opts, Registry, TextEncoder};
+use prometheus::{
+    Encoder, Histogram, HistogramOpts, IntCounter, IntCounterVec, IntGauge, IntGaugeVec, Opts, Registry, TextEncoder,
+};
 
 use crate::record::DecisionRecord;
 
@@ -27,6 +29,10 @@ pub struct Metrics {
     pub connections: IntGauge,
     /// Downstream connections ended or refused by the gateway, by reason.
     pub connections_ended: IntCounterVec,
+    /// Deliveries by webhook and result.
+    pub webhook_deliveries: IntCounterVec,
+    /// Age of the oldest event that a webhook was not told, seconds; 0 where there is none.
+    pub webhook_behind: IntGaugeVec,
 }
 
 impl Metrics {
@@ -72,9 +78,17 @@ impl Metrics {
                 Opts::new("aegis_connections_ended_total", "connections ended or refused by the gateway, by reason"),
                 &["reason"],
             )?,
+            webhook_deliveries: IntCounterVec::new(
+                Opts::new("aegis_webhook_deliveries_total", "deliveries to webhooks by result"),
+                &["webhook", "result"],
+            )?,
+            webhook_behind: IntGaugeVec::new(
+                Opts::new("aegis_webhook_behind_seconds", "age of the oldest event a webhook was not told, 0 for none"),
+                &["webhook"],
+            )?,
             registry,
         };
-        let all: [Box<dyn prometheus::core::Collector>; 12] = [
+        let all: [Box<dyn prometheus::core::Collector>; 14] = [
             Box::new(metrics.decisions.clone()),
             Box::new(metrics.refusals.clone()),
             Box::new(metrics.transitions.clone()),
@@ -87,6 +101,8 @@ impl Metrics {
             Box::new(metrics.reloads.clone()),
             Box::new(metrics.connections.clone()),
             Box::new(metrics.connections_ended.clone()),
+            Box::new(metrics.webhook_deliveries.clone()),
+            Box::new(metrics.webhook_behind.clone()),
         ];
         for collector in all {
             metrics.registry.register(collector)?;

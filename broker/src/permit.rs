@@ -260,7 +260,7 @@ impl Broker {
 
     /// What is remembered is the last lease of a declaration, with the matcher built for it: it
     /// serves only while the vault says that its version is the current one.
-    async fn open_credential(&self, spec: &Arc<CredentialSpec>) -> Result<Arc<Credential>, LeaseError> {
+    pub(crate) async fn open_credential(&self, spec: &Arc<CredentialSpec>) -> Result<Arc<Credential>, LeaseError> {
         let vault = self.vaults.get(spec.vault.as_str()).ok_or_else(|| LeaseError::NoVault(spec.vault.clone()))?;
         let known = self.credentials.read().get(&spec.name).filter(|c| c.is_of(spec)).cloned();
         if let Some(known) = &known

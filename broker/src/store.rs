@@ -186,6 +186,13 @@ pub trait Store: Send + Sync {
     /// Forgets the projection of a node, to be replayed from its log.
     async fn clear_projection(&self, node: &str) -> Result<(), StoreError>;
 
+    /// The first leaf of `node` that a webhook has not been told yet; `None` where it has never been told any.
+    async fn webhook_cursor(&self, webhook: &str, node: &str) -> Result<Option<u64>, StoreError>;
+    /// Moves that place. The log's one process is the only writer of a node's cursors.
+    async fn put_webhook_cursor(&self, webhook: &str, node: &str, next_seq: u64) -> Result<(), StoreError>;
+    /// Forgets the cursors that a node has for other webhooks than these.
+    async fn keep_webhook_cursors(&self, webhooks: &[String], node: &str) -> Result<(), StoreError>;
+
     /// Whether the database answers and can be written.
     async fn health(&self) -> Result<(), StoreError>;
 }
@@ -248,6 +255,8 @@ pub struct PersonRecord {
     pub name: String,
     /// Who it is; approvers of critical actions need one, so that nobody approves for an agent of their own.
     pub email: Option<String>,
+    /// Slack user whose clicks are theirs; of one approver with access at a time.
+    pub slack_user: Option<String>,
     pub role: PersonRole,
     /// Approver groups; empty for admins.
     pub groups: Vec<String>,

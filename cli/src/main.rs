@@ -13,6 +13,7 @@ mod reload;
 mod shipped;
 mod state;
 mod supervisor;
+mod webhooks;
 
 use std::{process::ExitCode, time::Duration};
 

@@ -60,6 +60,19 @@ class Credential:
 
 
 @dataclass
+class Webhook:
+    """One `[[webhook]]` of routes.toml."""
+
+    name: str
+    credential: str
+    more: dict[str, Any] = field(default_factory=dict)
+
+    def toml(self) -> str:
+        keys = {"name": self.name, "credential": self.credential, **self.more}
+        return "[[webhook]]\n" + "\n".join(f"{key} = {json.dumps(value)}" for key, value in keys.items()) + "\n"
+
+
+@dataclass
 class Agent:
     """An enrolled agent."""
 
@@ -78,9 +91,17 @@ class Approver:
 class Gateway:
     """A state folder and the process that runs on it. Can be stopped, killed and started again."""
 
-    def __init__(self, folder: Path, routes: list[Route], credentials: list[Credential], extra: str = "") -> None:
+    def __init__(
+        self,
+        folder: Path,
+        routes: list[Route],
+        credentials: list[Credential],
+        extra: str = "",
+        webhooks: list[Webhook] | None = None,
+    ) -> None:
         self.folder = folder
         self.routes, self.credentials = routes, credentials
+        self.webhooks = webhooks or []
         self.config = folder / "aegis.toml"
         self.state = folder / "state"
         self.receipts = self.state / "receipts"
@@ -108,7 +129,7 @@ class Gateway:
 
     def write_routes(self, routes: list[Route]) -> None:
         """Replaces routes.toml, as an editor does: a new file renamed over the old."""
-        text = "\n".join(part.toml() for part in [*routes, *self.credentials])
+        text = "\n".join(part.toml() for part in [*routes, *self.credentials, *self.webhooks])
         draft = self.folder / "routes.toml.new"
         draft.write_text(text)
         draft.rename(self.folder / "routes.toml")
@@ -206,8 +227,10 @@ class Gateway:
     def set_agent(self, agent: Agent, transition: str) -> requests.Response:
         return self.api("POST", f"/v1/agents/{agent.agent_id}/{transition}")
 
-    def approver(self, name: str = "Lead", groups: tuple[str, ...] = ("platform-leads",)) -> Approver:
-        answer = self.api("POST", "/v1/approvers", {"name": name, "groups": list(groups)})
+    def approver(
+        self, name: str = "Lead", groups: tuple[str, ...] = ("platform-leads",), **more: Any
+    ) -> Approver:
+        answer = self.api("POST", "/v1/approvers", {"name": name, "groups": list(groups), **more})
         assert answer.status_code == 201, answer.text
         return Approver(answer.json()["person_id"], answer.json()["approver_token"])
 

@@ -29,7 +29,8 @@ pub(crate) async fn add_approver(
         return Err(ApiError::invalid("bad_field", format!("`ttl_seconds`: must be 1 to {MAX_TTL}")).into());
     }
     let (person, token) = to_the_end(async move {
-        broker.add_person(&body.name, PersonRole::Approver, body.groups, body.email, body.ttl_seconds).await
+        let AddApprover { name, groups, email, slack_user, ttl_seconds } = body;
+        broker.add_person(&name, PersonRole::Approver, groups, email, slack_user, ttl_seconds).await
     })
     .await?;
     let issued = IssuedApprover {

@@ -28,6 +28,7 @@ use crate::{
     evidence,
     pages::{self, Sessions},
     requests::Search,
+    slack::{self, SlackReply},
     throttle::Throttle,
 };
 pub(crate) use {agents::*, approvals::*, approvers::*, credentials::*, grants::*, operations::*, sessions::*};
@@ -53,6 +54,8 @@ pub struct AdminOptions {
     pub reload: ReloadFn,
     /// `/v1/ca`.
     pub ca: Arc<dyn CertificateAuthority>,
+    /// Answers to clicks in Slack.
+    pub slack_reply: SlackReply,
 }
 
 /// What admins and approvers may ask, to be served on the admin listener.
@@ -97,14 +100,16 @@ pub fn admin_router(broker: Arc<Broker>, admin: AdminOptions) -> Router {
         .route("/v1/reload", post(reload))
         .route("/ready", get(ready))
         .route("/metrics", get(metrics))
+        .route("/slack/actions", post(slack::actions))
         .merge(pages::routes());
-    let AdminOptions { reload, ca } = admin;
+    let AdminOptions { reload, ca, slack_reply } = admin;
     door(
         routes,
         AdminState(Arc::new(Inner {
             broker,
             reload,
             ca,
+            slack_reply,
             throttle: Throttle::default(),
             sessions: Sessions::default(),
         })),
@@ -119,6 +124,7 @@ struct Inner {
     broker: Arc<Broker>,
     reload: ReloadFn,
     ca: Arc<dyn CertificateAuthority>,
+    slack_reply: SlackReply,
     throttle: Throttle,
     sessions: Sessions,
 }
@@ -135,6 +141,9 @@ impl AdminState {
     }
     pub(crate) fn reload(&self) -> ReloadFn {
         self.0.reload.clone()
+    }
+    pub(crate) fn slack_reply(&self) -> SlackReply {
+        self.0.slack_reply.clone()
     }
     pub(crate) fn ca(&self) -> Arc<dyn CertificateAuthority> {
         self.0.ca.clone()

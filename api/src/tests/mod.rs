@@ -109,7 +109,7 @@ impl Rig {
             tenant: "default".into(),
         };
         let (broker, _) = Broker::start(parts, &sources(ROUTES)).await.unwrap();
-        let (_, token) = broker.add_person("root", PersonRole::Admin, Vec::new(), None, None).await.unwrap();
+        let (_, token) = broker.add_person("root", PersonRole::Admin, Vec::new(), None, None, None).await.unwrap();
         let on_disk = Arc::new(Mutex::new(Some(sources(ROUTES))));
         let (reloaded, files) = (broker.clone(), on_disk.clone());
         let reload: crate::ReloadFn = Arc::new(move || {
@@ -121,7 +121,10 @@ impl Rig {
         });
         Self {
             agents: agent_router(broker.clone(), Arc::new(ca::FixedCa)),
-            admins: admin_router(broker.clone(), AdminOptions { reload, ca: Arc::new(ca::FixedCa) }),
+            admins: admin_router(
+                broker.clone(),
+                AdminOptions { reload, ca: Arc::new(ca::FixedCa), slack_reply: Arc::new(|_, _| {}) },
+            ),
             admin: text(&token),
             broker,
             clock,

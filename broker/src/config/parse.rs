@@ -24,6 +24,7 @@ use super::{
         ApiDefaults, ConnectorKind, CredentialKind, CredentialSpec, ProxyAuth, Route, RouteConfig, TunnelDefaults,
         Unmapped, Upstream,
     },
+    webhook,
 };
 
 /// Reads the file. All errors at once, in line order; warnings come with a usable result.
@@ -53,11 +54,12 @@ pub fn parse(file: &str, text: &str, files: &NamedFiles) -> Result<(RouteConfig,
             allow_internal: Vec::new(),
             idle_timeout: TUNNEL_IDLE,
         },
+        webhooks: Vec::new(),
     };
     let mut sections: Vec<(&'static str, Spanned<DeValue<'_>>)> = Vec::new();
     {
         let mut top = Reader::new(file, text, &table, at, "the file", &mut problems);
-        for section in ["credential", "route", "tool"] {
+        for section in ["credential", "route", "tool", "webhook"] {
             match top.get(section) {
                 None => {}
                 Some(value) if matches!(value.get_ref(), DeValue::Array(_)) => sections.push((section, value.clone())),
@@ -89,6 +91,7 @@ pub fn parse(file: &str, text: &str, files: &NamedFiles) -> Result<(RouteConfig,
                 "route" => read_route(reader, &mut config, &declared, files),
                 "tool" => read_tool(reader, &mut config),
                 "tunnel" => read_tunnel(reader, &mut config),
+                "webhook" => webhook::read(reader, &mut config, &declared),
                 _ => read_api(reader, &mut config),
             }
         }
@@ -141,8 +144,10 @@ fn read_credential(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
         }
         "query" => Some(CredentialKind::Query { name: r.required("parameter") }),
         "client_key" => Some(CredentialKind::ClientKey),
+        "signing_key" => Some(CredentialKind::SigningKey),
+        "webhook_url" => Some(CredentialKind::WebhookUrl),
         other => {
-            let known = "`bearer`, `basic`, `header`, `query` or `client_key`";
+            let known = "`bearer`, `basic`, `header`, `query`, `client_key`, `signing_key` or `webhook_url`";
             r.error_at("kind", format!("`kind` is `{other}`, expected {known}"));
             None
         }
@@ -426,7 +431,8 @@ fn networks(r: &mut Reader<'_, '_>, key: &'static str) -> Vec<IpNet> {
 }
 
 fn cross_check(file: &str, config: &RouteConfig, problems: &mut Vec<Problem>) {
-    let used: HashSet<&str> = config.routes.iter().flat_map(|r| credentials_of(r)).map(|(_, name)| name).collect();
+    let mut used: HashSet<&str> = config.routes.iter().flat_map(|r| credentials_of(r)).map(|(_, name)| name).collect();
+    used.extend(config.webhooks.iter().flat_map(|w| w.credentials()).map(|(_, name, _)| name));
     for route in &config.routes {
         for (key, name) in credentials_of(route) {
             let Some(spec) = config.credentials.get(name) else { continue };
@@ -440,11 +446,12 @@ fn cross_check(file: &str, config: &RouteConfig, problems: &mut Vec<Problem>) {
             }
         }
     }
+    webhook::cross_check(file, config, problems);
     for spec in config.credentials.values().filter(|spec| !used.contains(spec.name.as_str())) {
         problems.push(Problem {
             file: file.to_owned(),
             line: spec.line,
-            message: format!("credential `{}` is used by no route", spec.name),
+            message: format!("credential `{}` is used by no route and no webhook", spec.name),
             severity: Severity::Warning,
         });
     }
@@ -469,7 +476,7 @@ fn unsuitable(key: &str, kind: &CredentialKind) -> Option<&'static str> {
         | ("upstream_proxy_credential", CredentialKind::Basic { .. }) => None,
         ("client_key_credential", _) => Some("`client_key`"),
         ("upstream_proxy_credential", _) => Some("`basic`"),
-        (_, CredentialKind::ClientKey) => Some("one that can be sent"),
+        (_, kind) if !kind.is_injected() => Some("one that can be sent"),
         _ => None,
     }
 }
@@ -527,7 +534,7 @@ fn is_host_name(host: &str) -> bool {
         })
 }
 
-fn check_label(r: &mut Reader<'_, '_>, key: &'static str, name: &str) {
+pub(super) fn check_label(r: &mut Reader<'_, '_>, key: &'static str, name: &str) {
     if !name.is_empty() && !is_label(name) {
         r.error_at(key, format!("`{name}` must be 1 to 64 of a-z, 0-9, `_` and `-`"));
     }

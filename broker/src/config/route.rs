@@ -7,7 +7,7 @@ use aegis_connectors::Entry;
 use http::HeaderName;
 use ipnet::IpNet;
 
-use super::egress::Egress;
+use super::{egress::Egress, webhook::Webhook};
 
 /// Everything `routes.toml` says, as meant.
 #[derive(Debug, Clone)]
@@ -22,6 +22,8 @@ pub struct RouteConfig {
     pub api: ApiDefaults,
     /// What applies to opaque tunnels of the forward proxy.
     pub tunnel: TunnelDefaults,
+    /// Who is told what happens, in file order.
+    pub webhooks: Vec<Arc<Webhook>>,
 }
 
 /// Defaults for calls that belong to no route.
@@ -180,6 +182,10 @@ pub enum CredentialKind {
     },
     /// The key of a client certificate, never sent: base64 of its DER on one line.
     ClientKey,
+    /// The key that webhooks are signed with, never sent.
+    SigningKey,
+    /// The address of a webhook that is itself a secret.
+    WebhookUrl,
 }
 
 /// Short name of a [`CredentialKind`], as in the file.
@@ -194,6 +200,16 @@ impl CredentialKind {
             Self::Header { .. } => "header",
             Self::Query { .. } => "query",
             Self::ClientKey => "client_key",
+            Self::SigningKey => "signing_key",
+            Self::WebhookUrl => "webhook_url",
+        }
+    }
+
+    /// Whether it is what requests of agents carry; the others are for the gateway itself.
+    pub fn is_injected(&self) -> bool {
+        match self {
+            Self::Bearer { .. } | Self::Basic { .. } | Self::Header { .. } | Self::Query { .. } => true,
+            Self::ClientKey | Self::SigningKey | Self::WebhookUrl => false,
         }
     }
 }

@@ -29,6 +29,9 @@ pub enum Command {
         /// E-mail address; needed to approve critical actions
         #[arg(long)]
         email: Option<String>,
+        /// Slack user id; their clicks on the buttons of a Slack message count
+        #[arg(long, value_name = "USER")]
+        slack: Option<String>,
         /// Life of the token, e.g. 30d [default: until revoked]
         #[arg(long, value_parser = seconds)]
         ttl: Option<i64>,
@@ -45,8 +48,8 @@ pub enum Command {
 /// Runs the command.
 pub async fn run(command: Command, context: &Context) -> Result<ExitCode, CliError> {
     match command {
-        Command::Add { name, groups, email, ttl } => {
-            let mut body = json!({"name": name, "groups": groups, "email": email});
+        Command::Add { name, groups, email, slack, ttl } => {
+            let mut body = json!({"name": name, "groups": groups, "email": email, "slack_user": slack});
             if let (Some(ttl), Value::Object(map)) = (ttl, &mut body) {
                 map.insert("ttl_seconds".into(), json!(ttl));
             }

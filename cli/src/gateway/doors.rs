@@ -22,7 +22,10 @@ use tokio::{
 };
 use tower::ServiceExt as _;
 
-use crate::reload::{Reloader, stopped};
+use crate::{
+    reload::{Reloader, stopped},
+    webhooks,
+};
 
 /// The agents' API as the proxy calls it.
 pub fn agents(broker: Arc<Broker>, ca: Arc<Ca>) -> AgentApi {
@@ -39,7 +42,7 @@ pub fn admins(broker: Arc<Broker>, reloader: Arc<Reloader>, ca: Arc<Ca>) -> Rout
         let reloader = reloader.clone();
         Box::pin(async move { reloader.reload().await }) as Pin<Box<dyn Future<Output = _> + Send>>
     });
-    admin_router(broker, AdminOptions { reload, ca })
+    admin_router(broker, AdminOptions { reload, ca, slack_reply: webhooks::slack_reply() })
 }
 
 /// The certificate authority, opened by whoever needs it first: most short commands never do.

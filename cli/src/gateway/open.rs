@@ -151,7 +151,7 @@ impl Gateway {
 
     async fn add_admin(&self, config: &Config) -> Result<(), CliError> {
         let (_, token) =
-            self.broker.add_person("admin", PersonRole::Admin, Vec::new(), None, None).await.map_err(failed)?;
+            self.broker.add_person("admin", PersonRole::Admin, Vec::new(), None, None, None).await.map_err(failed)?;
         save_token(&config.in_state(state::ADMIN_TOKEN), &token)
     }
 
@@ -163,7 +163,7 @@ impl Gateway {
         }
         let groups = vec![group.to_owned()];
         let (_, token) =
-            self.broker.add_person(name, PersonRole::Approver, groups, None, None).await.map_err(failed)?;
+            self.broker.add_person(name, PersonRole::Approver, groups, None, None, None).await.map_err(failed)?;
         save_token(&path, &token)
     }
 

@@ -23,7 +23,7 @@ use crate::{
     error::CliError,
     handover::{Control, Doorstep, House},
     reload::{self, Files, Reloader},
-    state, supervisor,
+    state, supervisor, webhooks,
 };
 
 /// A gateway that answers.
@@ -101,6 +101,7 @@ pub async fn serve_on(
     tasks.spawn(doors::serve_admins(listener, admins, stopping.clone()));
     tasks.spawn(watch_files(reloader, stopping.clone()));
     tasks.spawn(supervisor::keep_watchdog(stopping.clone()));
+    tasks.spawn(webhooks::run(broker.clone(), stopping.clone()));
     tasks.spawn(tick(broker.clone(), stopping));
     gateway.publish(bound.listen, admin)?;
     let ca = config.in_state(state::CA).join(aegis_proxy::CaStatus::BUNDLE);

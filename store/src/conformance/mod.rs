@@ -13,6 +13,7 @@ pub mod projection;
 pub mod races;
 mod records;
 pub mod sessions;
+pub mod webhooks;
 
 use std::sync::Arc;
 
@@ -66,6 +67,7 @@ macro_rules! suite {
             people: [
                 a_person_comes_back_as_they_were_added,
                 access_ends_once,
+                a_slack_user_is_of_one_person_with_access,
             ],
             approvals: [
                 the_same_question_is_asked_once,
@@ -111,6 +113,10 @@ macro_rules! suite {
                 an_outcome_is_found_alone_or_merged_with_others,
                 a_cleared_projection_replays,
                 a_number_that_sql_cannot_hold_is_refused_whole,
+            ],
+            webhooks: [
+                a_cursor_is_where_it_was_put_last,
+                cursors_of_webhooks_that_are_gone_are_forgotten,
             ],
             races: [
                 of_64_racing_consumptions_one_succeeds,

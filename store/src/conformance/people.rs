@@ -9,6 +9,7 @@ pub async fn a_person_comes_back_as_they_were_added(made: &Made) {
     let admin = PersonRecord {
         role: PersonRole::Admin,
         groups: vec![],
+        slack_user: None,
         expires_at: None,
         created_at: later(-1),
         ..person("p2")
@@ -22,6 +23,18 @@ pub async fn a_person_comes_back_as_they_were_added(made: &Made) {
     let same_token = PersonRecord { token_hash: person("p1").token_hash, ..person("p3") };
     conflict(made.two.insert_person(&same_token, &event("again")).await, "token_hash");
     assert_eq!(waiting(&*made.one).await, ["p1", "p2"]);
+}
+
+pub async fn a_slack_user_is_of_one_person_with_access(made: &Made) {
+    let with = |id: &str, slack: &str| PersonRecord { slack_user: Some(slack.into()), ..person(id) };
+    made.one.insert_person(&with("p1", "U1"), &event("p1")).await.unwrap();
+    conflict(made.two.insert_person(&with("p2", "U1"), &event("p2")).await, "slack_user");
+    made.one.insert_person(&with("p3", "U3"), &event("p3")).await.unwrap();
+    assert!(made.one.revoke_person("p1", &event("revoke")).await.unwrap());
+    made.two.insert_person(&with("p2", "U1"), &event("p2")).await.unwrap();
+    let people = made.one.people().await.unwrap();
+    let of: Vec<_> = people.iter().map(|p| (p.person_id.as_str(), p.slack_user.as_deref())).collect();
+    assert_eq!(of, [("p1", Some("U1")), ("p3", Some("U3")), ("p2", Some("U1"))]);
 }
 
 pub async fn access_ends_once(made: &Made) {

@@ -68,6 +68,7 @@ pub fn person(id: &str) -> PersonRecord {
         person_id: id.into(),
         name: "Ada".into(),
         email: Some("ada@example.com".into()),
+        slack_user: Some(format!("U{id}")),
         role: PersonRole::Approver,
         groups: vec!["payments".into(), "security".into()],
         token_hash: hash(&format!("token of {id}")),

@@ -10,6 +10,7 @@ mod people;
 mod projection;
 mod row;
 mod sessions;
+mod webhooks;
 
 use std::path::Path;
 
@@ -405,6 +406,22 @@ impl Store for SqliteStore {
     async fn clear_projection(&self, node: &str) -> Result<(), StoreError> {
         let mut tx = self.begin().await?;
         projection::clear(&mut tx, node).await?;
+        commit(tx).await
+    }
+
+    async fn webhook_cursor(&self, webhook: &str, node: &str) -> Result<Option<u64>, StoreError> {
+        webhooks::cursor(&mut *self.read().await?, webhook, node).await
+    }
+
+    async fn put_webhook_cursor(&self, webhook: &str, node: &str, next_seq: u64) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        webhooks::put(&mut tx, webhook, node, next_seq).await?;
+        commit(tx).await
+    }
+
+    async fn keep_webhook_cursors(&self, webhooks: &[String], node: &str) -> Result<(), StoreError> {
+        let mut tx = self.begin().await?;
+        webhooks::keep(&mut tx, webhooks, node).await?;
         commit(tx).await
     }
 

@@ -10,12 +10,14 @@ use crate::text::Text;
 
 pub async fn insert(db: &mut SqliteConnection, person: &PersonRecord) -> Result<(), StoreError> {
     query(
-        "INSERT INTO people (person_id, name, email, role, groups, token_hash, created_at, expires_at, revoked)
-         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?)",
+        "INSERT INTO people (person_id, name, email, slack_user, role, groups, token_hash, created_at, expires_at,
+             revoked)
+         VALUES (?, ?, ?, ?, ?, ?, ?, ?, ?, ?)",
     )
     .bind(&person.person_id)
     .bind(&person.name)
     .bind(&person.email)
+    .bind(&person.slack_user)
     .bind(person.role.text())
     .bind(list(&person.groups))
     .bind(digest(&person.token_hash))
@@ -49,6 +51,7 @@ fn person(row: &Row<'_>) -> Result<PersonRecord, StoreError> {
         person_id: row.text("person_id")?,
         name: row.text("name")?,
         email: row.text_opt("email")?,
+        slack_user: row.text_opt("slack_user")?,
         role: row.choice("role")?,
         groups: row.list("groups")?,
         token_hash: row.digest("token_hash")?,

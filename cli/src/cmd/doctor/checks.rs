@@ -278,8 +278,10 @@ async fn installed(context: &Context, snapshot: Option<&Snapshot>, found: &mut V
 fn held(credential: &Value) -> Finding {
     let (name, vault) = (text(credential, "name"), text(credential, "vault"));
     let routes = text(credential, "routes");
+    let webhooks = text(credential, "webhooks");
     if text(credential, "stored") == "true" {
         return match routes.as_str() {
+            "" if !webhooks.is_empty() => Finding::ok("credential", format!("`{name}` for webhook {webhooks}")),
             "" => Finding::warn(
                 "credential",
                 format!("`{name}` is used by no route"),
