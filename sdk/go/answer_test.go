@@ -32,7 +32,7 @@ func TestAnAnswerThatIsNotAsItShouldBeRunsNothing(t *testing.T) {
 		"capitals":           {replace(`"allow"`, `"ALLOW"`), aegisagent.UnexpectedAnswer},
 		"wrong hash":         {func(g *gateway) string { return strings.Replace(good(g), g.hash, strings.Repeat("a", 64), 1) }, aegisagent.ActionHashMismatch},
 		"hash in capitals":   {func(g *gateway) string { return strings.Replace(good(g), g.hash, strings.ToUpper(g.hash), 1) }, aegisagent.ActionHashMismatch},
-		"empty hash":         {func(g *gateway) string { return strings.Replace(good(g), g.hash, "", 1) }, aegisagent.UnexpectedAnswer},
+		"empty hash":         {func(g *gateway) string { return strings.Replace(good(g), g.hash, "", 1) }, aegisagent.ActionHashMismatch},
 		"other definition":   {replace("aegis-jcs-1", "aegis-jcs-2"), aegisagent.UnexpectedAnswer},
 		"dry run":            {replace(`"dry_run":false`, `"dry_run":true`), aegisagent.UnexpectedAnswer},
 		"no dry run":         {replace(`"dry_run":false`, `"x":false`), aegisagent.UnexpectedAnswer},

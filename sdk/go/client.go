@@ -51,6 +51,7 @@ type Client struct {
 	approvalTimeout time.Duration
 	log             *slog.Logger
 	http            *http.Client
+	fresh           *http.Client // a connection for each request
 	catalog         catalog
 }
 
@@ -76,13 +77,17 @@ func NewClient(o Options) (*Client, error) {
 	if fault != nil {
 		return nil, fault
 	}
+	loopbackOnly := plain && !o.DangerPlaintext
+	once := newTransport(roots, loopbackOnly)
+	once.DisableKeepAlives = true
 	c := &Client{
 		base:            base,
 		token:           func() string { return token },
 		timeout:         orDuration(o.Timeout, 10*time.Second),
 		approvalTimeout: orDuration(o.ApprovalTimeout, 15*time.Minute),
 		log:             o.Logger,
-		http:            &http.Client{Transport: newTransport(roots, plain && !o.DangerPlaintext), CheckRedirect: noRedirect},
+		http:            &http.Client{Transport: newTransport(roots, loopbackOnly), CheckRedirect: noRedirect},
+		fresh:           &http.Client{Transport: once, CheckRedirect: noRedirect},
 	}
 	if c.log == nil {
 		c.log = slog.Default()
@@ -110,15 +115,16 @@ func newTransport(roots *x509.CertPool, loopbackOnly bool) *http.Transport {
 			return nil
 		}
 	}
-	return &http.Transport{
+	transport := &http.Transport{
 		// No Proxy: the variables of the environment are for the agent's own traffic.
-		DialContext:            dialer.DialContext,
 		TLSClientConfig:        &tls.Config{RootCAs: roots, MinVersion: tls.VersionTLS12},
 		MaxIdleConnsPerHost:    64,
 		IdleConnTimeout:        90 * time.Second,
 		DisableCompression:     true,
 		MaxResponseHeaderBytes: 64 << 10,
 	}
+	watch(transport, dialer)
+	return transport
 }
 
 var errNotLoopback = errors.New("plain http is for loopback")

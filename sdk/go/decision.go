@@ -62,7 +62,7 @@ func readDecision(a answer, made call, dryRun bool) (*Decision, *Error) {
 	}
 	r := reader{m: m}
 	d := &Decision{
-		ID: r.text("decision_id"), Verdict: Verdict(r.text("decision")), ActionHash: r.text("action_hash"),
+		ID: r.text("decision_id"), Verdict: Verdict(r.text("decision")), ActionHash: r.hash("action_hash"),
 		Reason: r.optional("reason"), Message: r.optional("message"), EffectiveTrust: SourceTrust(r.optional("effective_trust")),
 		MatchedPolicies: r.list("matched_policies"), DryRun: r.flag("dry_run"),
 	}
@@ -83,6 +83,8 @@ func readDecision(a answer, made call, dryRun bool) (*Decision, *Error) {
 		fault = unexpected("the decision lacks `receipt.%s`", receipt.missing)
 	case !isID(d.ID):
 		fault = unexpected("the decision's id is none")
+	case !isID(receipt.text("receipt_id")):
+		fault = unexpected("the receipt's id is none")
 	case m["canon_version"] != jcs.Version:
 		fault = unexpected("the decision's `canon_version` is not `%s`", jcs.Version)
 	case !slices.Contains([]Verdict{Allow, Deny, RequireApproval}, d.Verdict):
@@ -103,7 +105,7 @@ func readDecision(a answer, made call, dryRun bool) (*Decision, *Error) {
 func readApproval(m map[string]any) (*Approval, *Error) {
 	r := reader{m: m}
 	a := &Approval{
-		ID: r.text("approval_id"), Status: r.text("status"), ActionHash: r.text("action_hash"),
+		ID: r.text("approval_id"), Status: r.text("status"), ActionHash: r.hash("action_hash"),
 		ApproverGroup: r.optional("approver_group"),
 	}
 	ends, err := time.Parse(time.RFC3339, r.text("expires_at"))
@@ -151,6 +153,15 @@ func (r *reader) lack(name string) {
 func (r *reader) text(name string) string {
 	text, _ := r.m[name].(string)
 	if text == "" {
+		r.lack(name)
+	}
+	return text
+}
+
+// hash may be empty: then it is another one than ours.
+func (r *reader) hash(name string) string {
+	text, ok := r.m[name].(string)
+	if !ok {
 		r.lack(name)
 	}
 	return text

@@ -28,7 +28,8 @@ const maxAnswer = 1 << 20
 type request struct {
 	method, path string
 	body         []byte
-	// once: never sent again after it may have arrived.
+	// once: never sent again after it may have arrived, and on a fresh connection: one that was kept may be gone, and
+	// then nobody knows whether it arrived.
 	once bool
 }
 
@@ -57,11 +58,11 @@ func (c *Client) exchange(ctx context.Context, r request) (answer, error) {
 		switch {
 		case r.once && arrived:
 			// No whole answer came back. One that came and is wrong is not lost.
-			if fault != nil && fault.cause != nil {
+			if lost(fault) {
 				fault.Code = ConsumeUnknown
 			}
 		case fault != nil:
-			again = fault.Code == GatewayUnavailable || fault.Code == GatewayTimeout || cutOff(fault.cause)
+			again = lost(fault)
 		default:
 			var after time.Duration
 			if after, again = repeatable(got); after > 0 {
@@ -84,9 +85,10 @@ func (c *Client) exchange(ctx context.Context, r request) (answer, error) {
 func (c *Client) attempt(ctx context.Context, r request, limit time.Duration) (got answer, arrived bool, _ *Error) {
 	within, cancel := context.WithTimeout(ctx, limit)
 	defer cancel()
-	var connected, answered atomic.Bool
+	var conn atomic.Pointer[watched]
+	var answered atomic.Bool
 	traced := httptrace.WithClientTrace(within, &httptrace.ClientTrace{
-		GotConn:              func(httptrace.GotConnInfo) { connected.Store(true) },
+		GotConn:              func(got httptrace.GotConnInfo) { conn.Store(got.Conn.(*watched)) },
 		GotFirstResponseByte: func() { answered.Store(true) },
 	})
 	var body io.Reader
@@ -103,10 +105,21 @@ func (c *Client) attempt(ctx context.Context, r request, limit time.Duration) (g
 	if r.body != nil {
 		req.Header.Set("Content-Type", "application/json")
 	}
-	resp, err := c.http.Do(req)
-	arrived = connected.Load()
+	client := c.http
+	if r.once {
+		client = c.fresh
+	}
+	resp, err := client.Do(req)
+	on := conn.Load()
+	arrived = on != nil
 	if err != nil {
-		return got, arrived, c.clean(classify(err, answered.Load()))
+		// Half a head is no answer yet.
+		half := arrived && on.halfHead()
+		fault := classify(err, answered.Load() && !cutOff(err) && !half)
+		if half && fault.Code == GatewayUnavailable {
+			fault.Message = "the connection was lost"
+		}
+		return got, arrived, c.clean(fault)
 	}
 	defer resp.Body.Close()
 	got = answer{status: resp.StatusCode, header: resp.Header}
@@ -117,6 +130,8 @@ func (c *Client) attempt(ctx context.Context, r request, limit time.Duration) (g
 	case len(got.body) > maxAnswer:
 		return got, arrived, &Error{Code: UnexpectedAnswer, Message: "the answer is larger than 1 MiB", Status: got.status}
 	}
+	// Wherever an answer quotes the token, an id included, it does not get further than this.
+	got.body = bytes.ReplaceAll(got.body, []byte(c.token()), []byte("[token]"))
 	return got, arrived, nil
 }
 
@@ -138,6 +153,11 @@ func classify(err error, answered bool) *Error {
 		fault.Code, fault.Message = UnexpectedAnswer, "the answer ended half way, or is not HTTP as it should be"
 	}
 	return fault
+}
+
+// lost says that no whole answer came: the connection ended, or the time.
+func lost(fault *Error) bool {
+	return fault != nil && (fault.Code == GatewayUnavailable || fault.Code == GatewayTimeout || cutOff(fault.cause))
 }
 
 // cutOff says whether a connection was lost in the middle of an answer.
@@ -172,23 +192,32 @@ func gaveUp(ctx context.Context, r request, arrived bool) error {
 
 // repeatable says whether the same request may be sent again, and after what time where the gateway says so.
 func repeatable(got answer) (time.Duration, bool) {
-	text := got.header.Get("Retry-After")
+	after, told := retryAfter(got.header)
 	switch got.status {
 	case http.StatusBadGateway, http.StatusServiceUnavailable, http.StatusGatewayTimeout, http.StatusTooManyRequests:
+		return after, true
 	case http.StatusConflict:
-		if text == "" {
-			return 0, false
-		}
-	default:
-		return 0, false
+		return after, told
 	}
+	return 0, false
+}
+
+// retryAfter reads `Retry-After` in either of its forms.
+func retryAfter(header http.Header) (time.Duration, bool) {
+	text := header.Get("Retry-After")
 	if seconds, err := strconv.ParseUint(text, 10, 31); err == nil {
 		return time.Duration(seconds) * time.Second, true
 	}
-	if at, err := http.ParseTime(text); err == nil {
-		return time.Until(at), true
+	until, err := time.Parse(http.TimeFormat, text)
+	if err != nil {
+		return 0, false
 	}
-	return 0, true
+	now := time.Now()
+	// By the answerer's clock, which has whole seconds here; clocks that agree that far are taken to agree.
+	if theirs, err := time.Parse(http.TimeFormat, header.Get("Date")); err == nil && now.Sub(theirs).Abs() > clockSlack {
+		now = theirs
+	}
+	return max(until.Sub(now), 0), true
 }
 
 func pause(try int) time.Duration { return 100 * time.Millisecond << try }
@@ -266,6 +295,7 @@ func (c *Client) clean(fault *Error) *Error {
 }
 
 const (
-	tries   = 3
-	maxText = 1000
+	tries      = 3
+	maxText    = 1000
+	clockSlack = 2 * time.Second
 )

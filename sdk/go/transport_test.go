@@ -112,7 +112,7 @@ func TestWhatIsOnTheWireDecidesTheCode(t *testing.T) {
 	}{
 		"half a body":       {"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nContent-Length: 500\r\n\r\n{\"decision\":", aegisagent.UnexpectedAnswer},
 		"half a chunk":      {"HTTP/1.1 200 OK\r\nContent-Type: application/json\r\nTransfer-Encoding: chunked\r\n\r\nff\r\n{\"deci", aegisagent.UnexpectedAnswer},
-		"half a head":       {"HTTP/1.1 200 OK\r\nContent-Ty", aegisagent.UnexpectedAnswer},
+		"half a head":       {"HTTP/1.1 200 OK\r\nContent-Ty", aegisagent.GatewayUnavailable},
 		"no HTTP":           {"SSH-2.0-x\r\n\r\n", aegisagent.UnexpectedAnswer},
 		"endless head":      {"HTTP/1.1 200 OK\r\nX: " + strings.Repeat("x", 100_000), aegisagent.UnexpectedAnswer},
 		"nothing":           {"", aegisagent.GatewayUnavailable},

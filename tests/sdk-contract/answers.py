@@ -8,16 +8,18 @@ An answer in a script is a kind (`allow`), or a mapping of one kind to changes o
     {allow: {}, wire: {status: 201, cut: 40}}
 
 Members are named by path. `(gone)` removes one, `(flipped)` changes a digest's first digit, `(upper)` writes it in capitals,
-`(in N s)` is an instant.
+`(in N s)` is an instant, and in a header `(date in N s)` an HTTP date.
 """
 
 from __future__ import annotations
 
 import datetime
+import email.utils
 import gzip
 import hashlib
 import json
 import re
+import time
 from dataclasses import dataclass, field
 from typing import Any
 
@@ -219,6 +221,8 @@ def bend(made: Made, wire: dict[str, Any], places: dict[str, str]) -> Made:
     for name, value in (wire.get("headers") or {}).items():
         made.headers = [pair for pair in made.headers if pair[0].lower() != name.lower()]
         for each in [] if value is None else value if isinstance(value, list) else [value]:
+            if seconds := re.fullmatch(r"\(date in (-?\d+) s\)", str(each)):
+                each = email.utils.formatdate(time.time() + int(seconds[1]), usegmt=True)
             made.headers.append((name, filled(str(each), places)))
     return made
 

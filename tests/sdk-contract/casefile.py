@@ -18,6 +18,7 @@
       connections: 1                                how many were opened at most
       within: 3                                     seconds
       gaps: [0.25, 0.375]                           seconds between polls
+      apart: {authorize: [1.5, 4]}                  seconds between requests of a step, at least and at most
       modes: all|plain|streams                      also as generators, as ordinary functions alone, as generators alone
       skip: {go: why}                               what a language cannot express
 
@@ -76,6 +77,7 @@ class Case:
     connections: int | None = None
     within: float | None = None
     gaps: list[float] | None = None
+    apart: dict[str, list[float]] = field(default_factory=dict)
     modes: str = "functions"
     skip: dict[str, str] = field(default_factory=dict)
 

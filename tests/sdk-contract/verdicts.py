@@ -109,6 +109,9 @@ def of_requests(played: Played, case: Case) -> list[str]:
         low, high = bounds if isinstance(bounds, list) else (bounds, bounds)
         if not low <= steps.count(step) <= high:
             found.append(f"{step} was asked {steps.count(step)} times, not {low} to {high}")
+    for entry in played.of("consume"):
+        if any(other["connection"] == entry["connection"] for other in played.log if other is not entry):
+            found.append("consume was sent on a connection that another request was on")
     if case.connections is not None and played.connections > case.connections:
         found.append(f"{played.connections} connections, not {case.connections}")
     return found
@@ -242,7 +245,17 @@ def of_time(played: Played, case: Case) -> list[str]:
 
 
 def of_case(played: Played, case: Case) -> list[str]:
-    """Polls come with their pauses."""
+    """Requests come with their pauses."""
+    found = []
+    for step, (low, high) in case.apart.items():
+        sent = [entry["at"] for entry in played.of(step)]
+        pauses = [round(late - early, 3) for early, late in zip(sent, sent[1:], strict=False)]
+        if not pauses or any(not low <= pause <= high for pause in pauses):
+            found.append(f"{step} was sent {pauses} s apart, not {low} to {high}")
+    return found + of_polls(played, case)
+
+
+def of_polls(played: Played, case: Case) -> list[str]:
     if case.gaps is None:
         return []
     polls = [entry["at"] for entry in played.of("approval")]

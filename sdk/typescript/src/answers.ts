@@ -120,8 +120,9 @@ function readSummary(value: unknown, actionHash: string, known: ErrorDetails): A
 
 function readReceipt(value: unknown): Receipt | undefined {
   if (!isPlainObject(value)) return undefined;
-  const { receipt_id: receiptId, receipt_hash: receiptHash, prev_receipt_hash: prevReceiptHash } = value;
-  if (typeof receiptId !== "string" || receiptId === "") return undefined;
+  const { receipt_hash: receiptHash, prev_receipt_hash: prevReceiptHash } = value;
+  const receiptId = identifier(value["receipt_id"]);
+  if (receiptId === undefined) return undefined;
   if (typeof receiptHash !== "string" || typeof prevReceiptHash !== "string") return undefined;
   return { receiptId, receiptHash, prevReceiptHash };
 }

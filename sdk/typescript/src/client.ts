@@ -1,6 +1,6 @@
 /** One agent's connection to one gateway. */
 
-import { randomUUID } from "node:crypto";
+import { randomUUID, X509Certificate } from "node:crypto";
 import { readFileSync } from "node:fs";
 
 import { hashToolCall, type ToolCall } from "./action.js";
@@ -232,8 +232,20 @@ function roots(file: string | undefined): string | undefined {
   } catch (e) {
     throw new ConfigurationError("the file of `caFile` cannot be read", { cause: e });
   }
-  if (!pem.includes("-----BEGIN CERTIFICATE-----")) throw new ConfigurationError("the file of `caFile` has no PEM certificate");
+  const blocks = pem.match(/-----BEGIN CERTIFICATE-----[^]*?-----END CERTIFICATE-----/g) ?? [];
+  if (blocks.length === 0 || !blocks.every(isCertificate)) {
+    throw new ConfigurationError("the file of `caFile` has no PEM certificate, or one that is none");
+  }
   return pem;
+}
+
+function isCertificate(pem: string): boolean {
+  try {
+    new X509Certificate(pem);
+    return true;
+  } catch {
+    return false;
+  }
 }
 
 function milliseconds(name: string, seconds: number): number {

@@ -26,7 +26,10 @@ export interface Question {
   readonly body?: Buffer | undefined;
   /** Milliseconds of {@link now} by which there has to be an answer. */
   readonly deadline: number;
-  /** Never sent twice once it may have arrived. */
+  /**
+   * Never sent twice once it may have arrived, and on a fresh connection: one that was kept may be gone, and then
+   * nobody knows whether it arrived.
+   */
   readonly once?: boolean | undefined;
   /** What errors should carry. */
   readonly known: ErrorDetails;
@@ -85,7 +88,10 @@ export class Gateway {
       let error: AegisError;
       try {
         if (timeout <= 0) throw new TransportFailure("timeout", "no answer in time", false);
-        const answer = await this.#transport.send({ method, path, body, timeout, connectTimeout: left / 2, signal });
+        const answer = await this.#transport.send({
+          ...{ method, path, body, timeout, connectTimeout: left / 2, signal },
+          fresh: question.once,
+        });
         this.#readClock(answer);
         const retryAfter = secondsOf(answer.headers["retry-after"], this.clock());
         const busy = RETRIED.has(answer.status) || (answer.status === 409 && retryAfter !== undefined);
@@ -227,8 +233,10 @@ function pauseBefore(again: number): number {
 function secondsOf(header: string | undefined, clock: number): number | undefined {
   if (header === undefined) return undefined;
   if (/^\d{1,9}$/.test(header)) return Number(header);
+  if (!HTTP_DATE.test(header)) return undefined;
   const at = Date.parse(header);
   return Number.isNaN(at) ? undefined : Math.max(0, (at - clock) / 1000);
 }
 
+const HTTP_DATE = /^[A-Z][a-z]{2}, \d\d [A-Z][a-z]{2} \d{4} \d\d:\d\d:\d\d GMT$/;
 const RETRIED = new Set([429, 502, 503, 504]);

@@ -52,6 +52,8 @@ export interface Exchange {
   /** Milliseconds for making a connection. */
   readonly connectTimeout: number;
   readonly signal?: AbortSignal | undefined;
+  /** On a connection of its own. */
+  readonly fresh?: boolean | undefined;
 }
 
 /** Keeps connections open. Follows no redirect, reads no proxy variables. */
@@ -59,6 +61,8 @@ export class Transport {
   readonly #url: URL;
   readonly #token: string;
   readonly #agent: http.Agent;
+  /** Makes a connection for each request. */
+  readonly #fresh: http.Agent;
 
   /** `roots` are PEM certificates that are trusted beside the usual ones. */
   constructor(url: URL, token: string, roots: string | undefined) {
@@ -71,8 +75,10 @@ export class Transport {
       options.minVersion = "TLSv1.2";
       if (roots !== undefined) options.ca = [...usualRoots(), roots];
       this.#agent = new https.Agent(options);
+      this.#fresh = new https.Agent({ ...options, keepAlive: false });
     } else {
       this.#agent = new http.Agent(options);
+      this.#fresh = new http.Agent({ ...options, keepAlive: false });
     }
   }
 
@@ -166,7 +172,7 @@ export class Transport {
       headers["Content-Length"] = body.length;
     }
     return {
-      agent: this.#agent,
+      agent: exchange.fresh === true ? this.#fresh : this.#agent,
       hostname: this.#url.hostname.replace(/^\[|\]$/g, ""),
       port: this.#url.port,
       path: this.#url.pathname.replace(/\/+$/, "") + path,

@@ -72,7 +72,7 @@ class Reply:
     content_types: tuple[bytes, ...]
     encoded: bool
     retry_after: float | None
-    """Seconds, where it is a number of them."""
+    """Seconds from now."""
     body: bytes
 
     def json(self) -> dict[str, Any]:

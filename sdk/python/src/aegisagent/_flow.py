@@ -46,6 +46,8 @@ class Exchange:
     body: bytes | None
     limit: float
     """Seconds for all of it."""
+    fresh: bool = False
+    """On a connection of its own."""
 
 
 @dataclass(frozen=True)
@@ -226,26 +228,28 @@ def _same_again(asked: Asked, action: Action, decision: Decision) -> None:
 def _exchange(method: str, path: str, body: bytes | None, timeout: float, *, once: bool = False) -> Steps:
     """Sends a request, and the same bytes again where that is safe: at most twice more, within `timeout`.
 
-    `once`: never again after it may have arrived.
+    `once`: never again after it may have arrived, and on a fresh connection: one that was kept may be gone, and
+    then nobody knows whether it arrived.
     """
     deadline = time.monotonic() + timeout
     for attempt in range(ATTEMPTS):
         last = attempt == ATTEMPTS - 1
         left = deadline - time.monotonic()
         # One that another may follow gets half of the time that is left.
-        outcome: Reply | Failure = yield Exchange(method, path, body, left if last or once else left / 2)
+        outcome: Reply | Failure = yield Exchange(method, path, body, left if last or once else left / 2, fresh=once)
         pause = RESEND_PAUSE * 2**attempt
         if isinstance(outcome, Failure):
-            if once and outcome.arrived and outcome.code in _LOST:
+            if once and outcome.arrived and outcome.again:
                 raise ConsumeUnknownError(
                     f"the answer to consume was lost ({outcome.message}): the approval may be used up",
                     status=outcome.status,
                 )
             again = outcome.again
         else:
-            again = not once and outcome.status in _AGAIN
-            if outcome.status in (409, 429) and outcome.retry_after is not None:
-                again, pause = not once, outcome.retry_after
+            told = outcome.retry_after is not None
+            again = not once and (outcome.status in _AGAIN or (outcome.status == 409 and told))
+            if outcome.retry_after is not None:
+                pause = outcome.retry_after
         if last or not again or pause >= deadline - time.monotonic():
             if isinstance(outcome, Failure):
                 raise BY_CODE[outcome.code](outcome.message, status=outcome.status)
@@ -297,7 +301,6 @@ RESEND_PAUSE = 0.1
 FIRST_PAUSE = 0.25
 LONGEST_PAUSE = 5.0
 _AGAIN = (429, 502, 503, 504)
-_LOST = ("gateway_unavailable", "gateway_timeout", "unexpected_answer")
 _ENDED = {
     "rejected": "approval_rejected",
     "expired": "approval_expired",
