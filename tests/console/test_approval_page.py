@@ -152,7 +152,8 @@ def test_signing_out_and_losing_access_end_the_session(page: Page, gateway: Gate
 def test_everything_is_reached_by_keyboard(page: Page, gateway: Gateway, agent: Agent, approver: Approver) -> None:
     approval = ask(gateway, agent, 7)
     page.goto(f"http://{gateway.admin}/approvals/{approval}")
-    page.keyboard.type(approver.token)  # The field has the focus.
+    expect(page.get_by_label("Approver token")).to_be_focused()
+    page.keyboard.type(approver.token)
     page.keyboard.press("Enter")
     expect(page.get_by_role("button", name="Approve")).to_be_visible()
     for _ in range(12):
