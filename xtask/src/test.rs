@@ -242,7 +242,6 @@ const OTHER_TESTS: &[&str] = &[
     "console",
     "charts",
     "deploy",
-    "bench",
     "--ignore=e2e/test_sdk.py",
 ];
 
