@@ -119,11 +119,16 @@ def make(script: Any, asked: Asked, places: dict[str, str]) -> Made:
         if changes.get("decision"):
             content["decision"] = decision("deny", asked)
         headers = [("Content-Type", "application/problem+json"), ("Aegis-Reason", reason)]
-        return bend(Made(status, headers, dumped(filled(content, places))), wire, places)
+        return bend(Made(status, headers, escaped(dumped(filled(content, places)), places)), wire, places)
     content = content_of(kind, asked)
     for path, value in changes.items():
         change(content, path.split("."), value)
-    return bend(Made(200, [("Content-Type", "application/json")], dumped(filled(content, places))), wire, places)
+    return bend(Made(200, [("Content-Type", "application/json")], escaped(dumped(filled(content, places)), places)), wire, places)
+
+
+def escaped(body: bytes, places: dict[str, str]) -> bytes:
+    """Puts the token where `{escaped_token}` stands, each letter as a JSON escape."""
+    return body.replace(b"{escaped_token}", "".join(f"\\u{ord(letter):04x}" for letter in places["token"]).encode())
 
 
 def read(script: Any) -> tuple[str, dict[str, Any], dict[str, Any]]:

@@ -1,7 +1,7 @@
 /** Questions to the gateway: what is sent again, what counts as an answer, and which error the rest is. */
 
 import { isPlainObject } from "./action.js";
-import { CanonError, type JsonObject } from "./canon.js";
+import { CanonError, setMember, type JsonObject, type JsonValue } from "./canon.js";
 import {
   AgentStoppedError,
   ConsumeUnknownError,
@@ -68,7 +68,7 @@ export class Gateway {
     if ((answer.headers["content-encoding"] ?? "identity") !== "identity") throw unexpected("it is encoded");
     let body: unknown;
     try {
-      body = parseStrict(this.#redacted(answer.body));
+      body = without(parseStrict(this.#redacted(answer.body)), this.#token);
     } catch (e) {
       if (!(e instanceof CanonError)) throw e;
       throw unexpected(e.message, e);
@@ -143,7 +143,7 @@ export class Gateway {
     const reason = typeof header === "string" && /^[a-z0-9_.-]{1,64}$/.test(header) ? header : undefined;
     let body: unknown;
     try {
-      body = parseStrict(this.#redacted(answer.body));
+      body = without(parseStrict(this.#redacted(answer.body)), this.#token);
     } catch {
       return { reason };
     }
@@ -171,6 +171,16 @@ export class Gateway {
     // The header has whole seconds; clocks that agree that far are taken to agree.
     this.#ahead = Math.abs(ahead) > 2000 ? ahead : 0;
   }
+}
+
+/** The value without the token: JSON escapes hide it from whoever looks at the bytes. */
+function without(value: unknown, token: string): unknown {
+  if (typeof value === "string") return value.replaceAll(token, "<agent token>");
+  if (Array.isArray(value)) return value.map((item) => without(item, token));
+  if (!isPlainObject(value)) return value;
+  const members: JsonObject = {};
+  for (const [key, item] of Object.entries(value)) setMember(members, key.replaceAll(token, "<agent token>"), without(item, token) as JsonValue);
+  return members;
 }
 
 /** What an error answer says. */

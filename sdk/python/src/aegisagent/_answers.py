@@ -4,7 +4,7 @@ from __future__ import annotations
 
 import re
 from collections.abc import Mapping
-from dataclasses import dataclass
+from dataclasses import dataclass, field
 from datetime import datetime
 from typing import Any
 
@@ -74,6 +74,8 @@ class Reply:
     retry_after: float | None
     """Seconds from now."""
     body: bytes
+    token: str = field(default="", repr=False)
+    """What no part of the answer may pass on, however it is spelled in there."""
 
     def json(self) -> dict[str, Any]:
         """One JSON object without repeated members."""
@@ -82,7 +84,7 @@ class Reply:
         if not self._is(b"application/json") or self.encoded:
             raise unexpected("the answer is not plain `application/json`", self.status)
         try:
-            value = parse_strict(self.body, MAX_ANSWER)
+            value = self._value()
         except CanonError as error:
             raise unexpected(f"the answer is {error}", self.status) from None
         if not isinstance(value, dict):
@@ -94,7 +96,7 @@ class Reply:
         value: Any = None
         if self._is(b"application/problem+json"):
             try:
-                value = parse_strict(self.body, MAX_ANSWER)
+                value = self._value()
             except CanonError:
                 value = None
         members: dict[str, Any] = value if isinstance(value, dict) else {}
@@ -108,10 +110,25 @@ class Reply:
             decision=decision if isinstance(decision, dict) else {},
         )
 
+    def _value(self) -> Any:
+        value = parse_strict(self.body, MAX_ANSWER)
+        return _without(value, self.token) if self.token else value
+
     def _is(self, media_type: bytes) -> bool:
         if len(self.content_types) != 1:
             return False
         return self.content_types[0].split(b";")[0].strip().lower() == media_type
+
+
+def _without(value: Any, token: str) -> Any:
+    """The value without the token: JSON escapes hide it from whoever looks at the bytes."""
+    if isinstance(value, str):
+        return value.replace(token, "***")
+    if isinstance(value, list):
+        return [_without(item, token) for item in value]
+    if isinstance(value, dict):
+        return {_without(key, token): _without(item, token) for key, item in value.items()}
+    return value
 
 
 def unexpected(message: str, status: int | None = 200) -> UnexpectedAnswerError:

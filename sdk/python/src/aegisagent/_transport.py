@@ -73,7 +73,7 @@ class Target:
                 told[lower] = value.decode("latin-1")
         hidden = body.replace(self.token, b"***")
         retry_after = _seconds(told.get(b"retry-after", ""), told.get(b"date", ""))
-        return Reply(response.status, tuple(types), encoded, retry_after, hidden)
+        return Reply(response.status, tuple(types), encoded, retry_after, hidden, self.token.decode("ascii"))
 
 
 class SyncTransport:
