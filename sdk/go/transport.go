@@ -37,6 +37,8 @@ type answer struct {
 	status int
 	header http.Header
 	body   []byte
+	// token is what no part of the answer may pass on, however it is spelled in there.
+	token string
 }
 
 // exchange sends a request and, where that is safe, sends it again: at most twice, within the client's time-out.
@@ -131,7 +133,7 @@ func (c *Client) attempt(ctx context.Context, r request, limit time.Duration) (g
 		return got, arrived, &Error{Code: UnexpectedAnswer, Message: "the answer is larger than 1 MiB", Status: got.status}
 	}
 	// Wherever an answer quotes the token, an id included, it does not get further than this.
-	got.body = bytes.ReplaceAll(got.body, []byte(c.token()), []byte("[token]"))
+	got.body, got.token = bytes.ReplaceAll(got.body, []byte(c.token()), []byte("[token]")), c.token()
 	return got, arrived, nil
 }
 
@@ -231,7 +233,7 @@ func (a answer) object() (map[string]any, *Error) {
 	if err != nil || kind != "application/json" {
 		return nil, &Error{Code: UnexpectedAnswer, Message: "the answer is not application/json", Status: a.status}
 	}
-	value, err := jcs.Parse(a.body)
+	value, err := a.value()
 	members, ok := value.(map[string]any)
 	if err != nil || !ok {
 		return nil, &Error{Code: UnexpectedAnswer, Message: "the answer is not one strict JSON object", Status: a.status, cause: err}
@@ -257,7 +259,7 @@ func (c *Client) refusal(a answer) *Error {
 		fault.Code = GatewayUnavailable
 	}
 	kind, _, _ := mime.ParseMediaType(a.header.Get("Content-Type"))
-	value, err := jcs.Parse(a.body)
+	value, err := a.value()
 	problem, ok := value.(map[string]any)
 	if kind == "application/problem+json" && err == nil && ok {
 		if detail, _ := problem["detail"].(string); detail != "" {
@@ -299,3 +301,30 @@ const (
 	maxText    = 1000
 	clockSlack = 2 * time.Second
 )
+
+func (a answer) value() (any, error) {
+	value, err := jcs.Parse(a.body)
+	if err != nil || a.token == "" {
+		return value, err
+	}
+	return without(value, a.token), nil
+}
+
+// without is the value without the token: JSON escapes hide it from whoever looks at the bytes.
+func without(value any, token string) any {
+	switch v := value.(type) {
+	case string:
+		return strings.ReplaceAll(v, token, "[token]")
+	case []any:
+		for i := range v {
+			v[i] = without(v[i], token)
+		}
+	case map[string]any:
+		clean := make(map[string]any, len(v))
+		for key, item := range v {
+			clean[strings.ReplaceAll(key, token, "[token]")] = without(item, token)
+		}
+		return clean
+	}
+	return value
+}
