@@ -328,3 +328,17 @@ async fn of_many_racing_consumers_one_runs_and_the_rest_are_told_why() {
     let asked = rig.events().iter().filter(|e| *e == "approval_asked").count();
     assert_eq!(asked, 1, "nobody is asked again by those who came too late");
 }
+
+#[tokio::test]
+async fn a_gate_that_wants_two_people_is_never_lifted_in_advance() {
+    let rig = Rig::new().await;
+    let (agent_id, agent) = rig.enrol("a").await;
+    let grant = json!({"agent_id": agent_id, "action": "desk.launch", "ttl_seconds": 600});
+    for _ in 0..2 {
+        let (_, lead) = rig.approver(&["leads"]).await;
+        let given = rig.call(To::Admins, Method::POST, "/v1/grants", &lead, Some(grant.clone())).await;
+        assert_eq!(given.status, 201, "{}", given.text);
+    }
+    let launch = json!({"tool_call": {"tool": "desk", "action": "launch", "resource": null, "mutates_state": true, "parameters": {}}});
+    assert_eq!(rig.authorize(&agent, launch).await.body["decision"], "require_approval");
+}

@@ -178,7 +178,7 @@ async fn operations_say_what_works() {
     assert!(metrics.header("content-type").starts_with("text/plain"));
     let leaves = rig.broker.log.head().next_seq;
     assert!(metrics.text.contains(&format!("\naegis_log_leaves {leaves}\n")), "{}", metrics.text);
-    assert!(metrics.text.contains("\naegis_policies 3\n"));
+    assert!(metrics.text.contains("\naegis_policies 4\n"));
 }
 
 #[tokio::test]

@@ -336,18 +336,29 @@ name = "desk.raze"
 class = "delete"
 risk = "critical"
 
+[[tool]]
+name = "desk.launch"
+class = "write"
+risk = "high"
+
 [api]
 max_pending_approvals = 3
 "#;
 
 const POLICIES: &str = r#"
 @id("write")
-permit (principal, action in [Action::"desk.write_note", Action::"desk.deploy", Action::"desk.raze"], resource);
+permit (principal, action in [Action::"desk.write_note", Action::"desk.deploy", Action::"desk.raze", Action::"desk.launch"], resource);
 
 @id("deploy-asks")
 @description("a deployment takes a person's agreement")
 @require_approval("leads")
 forbid (principal, action == Action::"desk.deploy", resource)
+unless { context.approval.groups.contains("leads") };
+
+@id("launch-asks-two")
+@require_approval("leads")
+@quorum("2")
+forbid (principal, action == Action::"desk.launch", resource)
 unless { context.approval.groups.contains("leads") };
 
 @id("raze-asks")
