@@ -5,6 +5,7 @@ mod files;
 mod parse;
 mod read;
 mod route;
+mod tool;
 mod webhook;
 
 pub use egress::{ClientCertificate, ClientKey, Egress, Roots, UpstreamProxy};

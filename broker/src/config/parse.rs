@@ -7,8 +7,7 @@ use std::{
     time::Duration,
 };
 
-use aegis_action::{AccessClass, Risk, SourceTrust};
-use aegis_connectors::{Entry, ParamType, Parameter};
+use aegis_action::SourceTrust;
 use http::HeaderName;
 use ipnet::IpNet;
 use toml::{
@@ -24,7 +23,7 @@ use super::{
         ApiDefaults, ConnectorKind, CredentialKind, CredentialSpec, ProxyAuth, Route, RouteConfig, TunnelDefaults,
         Unmapped, Upstream,
     },
-    webhook,
+    tool, webhook,
 };
 
 /// Reads the file. All errors at once, in line order; warnings come with a usable result.
@@ -89,7 +88,7 @@ pub fn parse(file: &str, text: &str, files: &NamedFiles) -> Result<(RouteConfig,
             match *section {
                 "credential" => read_credential(reader, &mut config),
                 "route" => read_route(reader, &mut config, &declared, files),
-                "tool" => read_tool(reader, &mut config),
+                "tool" => tool::read(reader, &mut config),
                 "tunnel" => read_tunnel(reader, &mut config),
                 "webhook" => webhook::read(reader, &mut config, &declared),
                 _ => read_api(reader, &mut config),
@@ -275,106 +274,6 @@ fn read_route(mut r: Reader<'_, '_>, config: &mut RouteConfig, declared: &[Strin
     }));
 }
 
-fn read_tool(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
-    let qualified = r.required("name");
-    r.named(format!("tool `{qualified}`"));
-    let Some((tool, action)) = qualified.split_once('.').filter(|(t, a)| is_label(t) && is_action_name(a)) else {
-        r.error_at("name", format!("`{qualified}` must be `tool.action`"));
-        return r.finish();
-    };
-    if ["github", "http", "tunnel"].contains(&tool) {
-        r.error_at("name", format!("`{tool}` is a system of the catalog; choose another tool name"));
-    }
-    let class = r.word("class", "`read`, `write`, `delete`, `admin`, `mint`, `persist` or `money`", |w| {
-        AccessClass::ALL.into_iter().find(|c| c.as_str() == w)
-    });
-    let risk = r.word("risk", "`low`, `medium`, `high` or `critical`", |w| {
-        Risk::ALL.into_iter().find(|risk| risk.as_str() == w)
-    });
-    let resource = r.string("resource");
-    let resource_type = r.string("resource_type");
-    let summary = r.string("description").unwrap_or_default();
-    let mut parameters = BTreeMap::new();
-    if let Some(value) = r.get("parameters") {
-        match value.get_ref() {
-            DeValue::Table(table) => {
-                for (key, ty) in table.iter() {
-                    let word = match ty.get_ref() {
-                        DeValue::String(s) => s.as_ref(),
-                        _ => "",
-                    };
-                    match param_type(word) {
-                        Some(ty) => {
-                            parameters.insert(key.get_ref().to_string(), Parameter { ty, required: false });
-                        }
-                        None => r.error_at(
-                            "parameters",
-                            format!("`{}` must be \"string\", \"integer\", \"boolean\" or \"strings\"", key.get_ref()),
-                        ),
-                    }
-                }
-            }
-            _ => r.error_at("parameters", "`parameters` must be a table of name = \"type\"".into()),
-        }
-    }
-    let aliases = tool_aliases(&mut r);
-    for required in ["class", "risk"] {
-        if r.get(required).is_none() {
-            r.error_at(required, format!("`{required}` is required"));
-        }
-    }
-    if config.tools.iter().any(|t| t.tool.as_ref() == tool && t.name == action) {
-        r.error_at("name", format!("`{qualified}` is declared twice"));
-    }
-    let known = |name: &str| {
-        parameters.contains_key(name) || resource.as_ref().is_some_and(|t| t.contains(&format!("{{{name}}}")))
-    };
-    for (alias, name) in &aliases {
-        if !known(name) {
-            r.error_at("aliases", format!("`{alias}` leads to `{name}`, which is no parameter and not in `resource`"));
-        }
-        if known(alias) {
-            r.error_at("aliases", format!("`{alias}` is a name of its own here"));
-        }
-    }
-    r.finish();
-    let (Some(class), Some(risk)) = (class, risk) else { return };
-    let ty: Arc<str> = resource_type.unwrap_or_else(|| format!("Tool::{}", capitalised(tool))).into();
-    config.tools.push(Arc::new(Entry {
-        tool: tool.into(),
-        name: action.to_owned(),
-        operation: qualified.clone(),
-        summary,
-        wire: format!("sdk {qualified}"),
-        class,
-        risk,
-        mutates_state: class != AccessClass::Read,
-        resource_types: resource.iter().map(|_| ty.clone()).collect(),
-        resource,
-        parameters,
-        facts: BTreeMap::new(),
-        aliases,
-    }));
-}
-
-fn tool_aliases(r: &mut Reader<'_, '_>) -> BTreeMap<String, String> {
-    let mut aliases = BTreeMap::new();
-    let Some(value) = r.get("aliases") else { return aliases };
-    let DeValue::Table(table) = value.get_ref() else {
-        r.error_at("aliases", "`aliases` must be a table of alias = \"name\"".into());
-        return aliases;
-    };
-    for (alias, name) in table.iter() {
-        match name.get_ref() {
-            DeValue::String(name) => {
-                aliases.insert(alias.get_ref().to_string(), name.to_string());
-            }
-            _ => r.error_at("aliases", format!("`{}` must be the name of a parameter", alias.get_ref())),
-        }
-    }
-    aliases
-}
-
 fn read_api(mut r: Reader<'_, '_>, config: &mut RouteConfig) {
     r.named("[api]".into());
     if let Some(trust) = r.word("default_trust", "a source trust label", SourceTrust::parse) {
@@ -540,31 +439,9 @@ pub(super) fn check_label(r: &mut Reader<'_, '_>, key: &'static str, name: &str)
     }
 }
 
-fn is_label(name: &str) -> bool {
+pub(super) fn is_label(name: &str) -> bool {
     (1..=64).contains(&name.len())
         && name.bytes().all(|b| b.is_ascii_lowercase() || b.is_ascii_digit() || b == b'-' || b == b'_')
-}
-
-fn is_action_name(name: &str) -> bool {
-    (1..=64).contains(&name.len()) && name.bytes().all(|b| b.is_ascii_alphanumeric() || matches!(b, b'-' | b'_' | b'.'))
-}
-
-fn param_type(word: &str) -> Option<ParamType> {
-    Some(match word {
-        "string" => ParamType::String,
-        "integer" => ParamType::Integer,
-        "boolean" => ParamType::Boolean,
-        "strings" => ParamType::List(Box::new(ParamType::String)),
-        _ => return None,
-    })
-}
-
-fn capitalised(word: &str) -> String {
-    word.split(['-', '_'])
-        .filter_map(|part| {
-            part.chars().next().map(|c| c.to_ascii_uppercase().to_string() + part.get(1..).unwrap_or_default())
-        })
-        .collect()
 }
 
 fn seconds(r: &mut Reader<'_, '_>, key: &'static str, default: u64) -> Duration {

@@ -1,3 +1,5 @@
+use aegis_connectors::ParamType;
+
 use super::*;
 
 #[test]
