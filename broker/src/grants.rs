@@ -95,6 +95,7 @@ impl Broker {
         self.store.agent(&request.agent_id).await?.ok_or(GrantError::NotFound("agent"))?;
         self.apart(person, &request.agent_id, entry.risk.as_str()).await?;
         let now = self.env.clock.now();
+        let wanted = now.plus_seconds(request.ttl_seconds);
         let grant = GrantRecord {
             grant_id: self.env.id("grt_")?,
             tenant: self.tenant.clone(),
@@ -105,7 +106,8 @@ impl Broker {
             person_id: person.person_id.clone(),
             reason: request.reason,
             created_at: now,
-            expires_at: now.plus_seconds(request.ttl_seconds),
+            // Nobody's yes outlives their own access.
+            expires_at: person.expires_at.map_or(wanted, |end| end.min(wanted)),
             revoked_at: None,
         };
         let event = self.event(

@@ -79,7 +79,8 @@ pub trait Store: Send + Sync {
     async fn person_by_token(&self, token_hash: &Digest) -> Result<Option<PersonRecord>, StoreError>;
     /// All, oldest first.
     async fn people(&self) -> Result<Vec<PersonRecord>, StoreError>;
-    /// Ends a person's access; `Ok(false)` where there is no such active person.
+    /// Ends a person's access, and with it the grants they gave, as of the event's instant; `Ok(false)` where there is
+    /// no such active person.
     async fn revoke_person(&self, person_id: &str, event: &OutboxEvent) -> Result<bool, StoreError>;
 
     /// Adds a pending approval, or returns the live one (pending and not expired at `now`)

@@ -64,7 +64,7 @@ pub(crate) async fn list_approvers(
     Ok(Json(Approvers { approvers, next }))
 }
 
-/// Ends an approver's access. What they approved stays approved.
+/// Ends an approver's access, and the grants that they gave. What they approved stays approved.
 #[utoipa::path(post, path = "/v1/approvers/{id}/revoke", tag = "approvers", request_body = Option<Nothing>,
     params(("id" = String, Path, description = "`person_id`")), responses((status = 204)), security(("admin" = [])))]
 pub(crate) async fn revoke_approver(

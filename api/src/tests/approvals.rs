@@ -342,3 +342,31 @@ async fn a_gate_that_wants_two_people_is_never_lifted_in_advance() {
     let launch = json!({"tool_call": {"tool": "desk", "action": "launch", "resource": null, "mutates_state": true, "parameters": {}}});
     assert_eq!(rig.authorize(&agent, launch).await.body["decision"], "require_approval");
 }
+
+#[tokio::test]
+async fn a_grant_does_not_outlive_the_access_of_who_gave_it() {
+    let rig = Rig::new().await;
+    let (agent_id, agent) = rig.enrol("a").await;
+    let approver = async |ttl: Value| {
+        let body = json!({"name": "Lee", "groups": ["leads"], "ttl_seconds": ttl});
+        let made = rig.admin(Method::POST, "/v1/approvers", Some(body)).await;
+        (made.str("/person_id"), made.str("/approver_token"))
+    };
+    let give = async |token: &str| {
+        let body = json!({"agent_id": agent_id, "action": "desk.deploy", "resource": "shop", "ttl_seconds": 600});
+        rig.call(To::Admins, Method::POST, "/v1/grants", token, Some(body)).await
+    };
+    let decided = async |n: i64| rig.authorize(&agent, deploy(json!({"n": n}))).await.body["decision"].clone();
+    let (_, short) = approver(json!(60)).await;
+    assert_eq!(give(&short).await.str("/expires_at"), "2026-01-01T00:01:00.000Z");
+    assert_eq!(decided(1).await, "allow");
+    rig.clock.advance(60);
+    assert_eq!(decided(2).await, "require_approval");
+
+    let (person, lead) = approver(Value::Null).await;
+    assert_eq!(give(&lead).await.status, 201);
+    assert_eq!(decided(3).await, "allow");
+    assert_eq!(rig.admin(Method::POST, &format!("/v1/approvers/{person}/revoke"), None).await.status, 204);
+    assert_eq!(decided(4).await, "require_approval");
+    assert_eq!(rig.admin(Method::GET, "/v1/grants", None).await.body["grants"][0]["holds"], false);
+}

@@ -62,3 +62,15 @@ pub async fn a_grant_ends_once(made: &Made) {
     assert_eq!(ended.last().unwrap().revoked_at, Some(later(5)));
     assert_eq!(waiting(&*made.one).await.last().unwrap(), "end g1");
 }
+
+pub async fn grants_end_with_the_access_of_who_gave_them(made: &Made) {
+    with_agent(&*made.one, "a1").await;
+    with_people(&*made.one, &["p1", "p2"]).await;
+    made.one.insert_grant(&grant("g1"), &event("g1")).await.unwrap();
+    made.one.insert_grant(&GrantRecord { person_id: "p2".into(), ..grant("g2") }, &event("g2")).await.unwrap();
+    assert!(made.one.revoke_person("p1", &event("revoke p1")).await.unwrap());
+    let (merge, payments) = ("github.merge_pull_request", Some("octo/payments#482"));
+    let live = made.two.live_grants("a1", merge, payments, NOW).await.unwrap();
+    assert_eq!(live.iter().map(|g| g.grant_id.as_str()).collect::<Vec<_>>(), ["g2"]);
+    assert_eq!(made.two.grants(None, 10).await.unwrap().last().unwrap().revoked_at, Some(NOW));
+}

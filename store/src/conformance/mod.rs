@@ -90,6 +90,7 @@ macro_rules! suite {
             grants: [
                 a_grant_holds_for_its_agent_action_and_resource_until_its_end,
                 a_grant_ends_once,
+                grants_end_with_the_access_of_who_gave_them,
             ],
             idempotency: [
                 a_key_binds_to_its_body,

@@ -75,6 +75,17 @@ pub async fn revoke(db: &mut SqliteConnection, grant_id: &str, now: Timestamp) -
     Ok(done.await.map_err(store_error)?.rows_affected() == 1)
 }
 
+/// Ends what a person gave and what still holds of it.
+pub async fn revoke_of(db: &mut SqliteConnection, person_id: &str, now: Timestamp) -> Result<(), StoreError> {
+    query("UPDATE grants SET revoked_at = ?2 WHERE person_id = ?1 AND revoked_at IS NULL AND expires_at > ?2")
+        .bind(person_id)
+        .bind(now.0)
+        .execute(db)
+        .await
+        .map_err(store_error)?;
+    Ok(())
+}
+
 fn grant(row: &Row<'_>) -> Result<GrantRecord, StoreError> {
     Ok(GrantRecord {
         grant_id: row.text("grant_id")?,

@@ -212,6 +212,7 @@ impl Store for SqliteStore {
         if !people::revoke(&mut tx, person_id).await? {
             return Ok(false);
         }
+        grants::revoke_of(&mut tx, person_id, event.at).await?;
         outbox::add(&mut tx, event).await?;
         commit(tx).await?;
         Ok(true)
